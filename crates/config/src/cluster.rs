@@ -1,10 +1,12 @@
 //! The whole file as validated types: one struct for each section, values that cannot be wrong.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::names::{ClusterName, HostName, Vrid};
+use crate::report::Place;
 
 /// The whole cluster, as every host reads it.
 #[derive(Debug, Clone)]
@@ -178,6 +180,10 @@ pub struct Tls {
     pub cert: PathBuf,
     /// `key`: the host's private key.
     pub key: PathBuf,
+    /// Where each of them stands in the file, for problems with the files that they name.
+    pub(crate) places: BTreeMap<&'static str, Place>,
+    /// The cluster file.
+    pub(crate) file: PathBuf,
 }
 
 /// One `[[hosts]]` entry.

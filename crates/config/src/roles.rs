@@ -21,7 +21,9 @@ pub enum RoleError {
         known: String,
     },
     /// The host does not have the role.
-    #[error("host \"{host}\" does not have the role \"{role}\"; add it to the host's roles, or do not start {program} here")]
+    #[error(
+        "host \"{host}\" does not have the role \"{role}\"; add it to the host's roles, or do not start {program} here"
+    )]
     WithoutRole {
         /// The host.
         host: HostName,
@@ -31,7 +33,9 @@ pub enum RoleError {
         program: &'static str,
     },
     /// There is no `[vip]` section.
-    #[error("the cluster file has no [vip] section, so there is no address to hold; add one, or do not start evermq-vip")]
+    #[error(
+        "the cluster file has no [vip] section, so there is no address to hold; add one, or do not start evermq-vip"
+    )]
     NoVip,
 }
 

@@ -1,0 +1,201 @@
+//! What only shows when sections are held against each other.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::cluster::{Cluster, Host};
+use crate::decode::HostSpans;
+use crate::section::Source;
+use crate::value::Network;
+
+/// Length of the network's prefix that is assumed where `cluster.network` is not given.
+const USUAL_PREFIX_LENGTH: u8 = 24;
+
+/// Where the values stand that this module speaks of.
+#[derive(Default)]
+pub(crate) struct Spans {
+    pub(crate) network: Range<usize>,
+    pub(crate) vip_address: Range<usize>,
+    pub(crate) advert_interval: Range<usize>,
+    pub(crate) lb_listen: Range<usize>,
+    pub(crate) health_timeout: Range<usize>,
+    pub(crate) broker_listen: Range<usize>,
+    pub(crate) listen_plain: Range<usize>,
+    pub(crate) peer_port: Range<usize>,
+    pub(crate) max_packet_size: Range<usize>,
+    pub(crate) hosts: Vec<HostSpans>,
+}
+
+/// Notes every contradiction between sections.
+pub(crate) fn check(source: &Source<'_>, cluster: &Cluster, network: Option<Network>, spans: &Spans) {
+    unique_hosts(source, cluster, spans);
+    enough_hosts(source, cluster, spans);
+    vip_in_network(source, cluster, network, spans);
+    timing(source, cluster, spans);
+    ports(source, cluster, spans);
+}
+
+fn unique_hosts(source: &Source<'_>, cluster: &Cluster, spans: &Spans) {
+    let mut names = HashMap::new();
+    let mut addresses = HashMap::new();
+    let mut priorities = HashMap::new();
+    for (host, at) in cluster.hosts.iter().zip(&spans.hosts) {
+        // DNS names compare without regard to case (RFC 4343).
+        if names.insert(host.name.as_str().to_ascii_lowercase(), ()).is_some() {
+            source.error(
+                at.name.clone(),
+                format_args!("two hosts are called \"{}\"", host.name),
+                "give each host a name of its own",
+            );
+        }
+        if let Some(other) = addresses.insert(host.address, &host.name) {
+            source.error(
+                at.address.clone(),
+                format_args!("{} is the address of host \"{other}\" too", host.address),
+                format_args!("write the address that only \"{}\" has", host.name),
+            );
+        }
+        if host.lb
+            && let Some(other) = priorities.insert(host.vip_priority, &host.name)
+        {
+            source.warning(
+                at.vip_priority.clone(),
+                format_args!("\"{}\" and \"{other}\" have the same vip_priority {}", host.name, host.vip_priority),
+                "the higher address wins a tie; give each lb host its own priority to choose yourself",
+            );
+        }
+    }
+}
+
+fn enough_hosts(source: &Source<'_>, cluster: &Cluster, spans: &Spans) {
+    let at = spans.hosts.first().map_or(0..0, |host| host.header.clone());
+    if cluster.hosts.is_empty() {
+        return;
+    }
+    let count = |role: fn(&Host) -> bool| cluster.hosts.iter().filter(|host| role(host)).count();
+    match count(|host| host.broker) {
+        0 => source.error(
+            at.clone(),
+            "no host has the role \"broker\"",
+            "add roles = [\"broker\"] to at least one host, better to two",
+        ),
+        1 => source.warning(
+            at.clone(),
+            "only one host has the role \"broker\"",
+            "when it dies, there is no MQTT; add a second broker",
+        ),
+        _ => {}
+    }
+    match count(|host| host.lb) {
+        0 => {
+            source.error(at, "no host has the role \"lb\"", "add roles = [\"lb\"] to at least one host, better to two");
+        }
+        1 => source.warning(
+            at,
+            "only one host has the role \"lb\"",
+            "when it dies, nobody reaches the VIP; add a second lb",
+        ),
+        _ => {}
+    }
+}
+
+fn vip_in_network(source: &Source<'_>, cluster: &Cluster, network: Option<Network>, spans: &Spans) {
+    let Some(vip) = &cluster.vip else { return };
+    let Some(first) = cluster.lbs().next() else { return };
+    let assumed = network.is_none();
+    let network = network.unwrap_or_else(|| Network::around(first.address, USUAL_PREFIX_LENGTH));
+    let source_of_network = if assumed {
+        format!("{network}, as no cluster.network is given; if it is another, set cluster.network")
+    } else {
+        format!("{network} (cluster.network)")
+    };
+    if let Some(host) = cluster.hosts.iter().find(|host| host.address == vip.address) {
+        source.error(
+            spans.vip_address.clone(),
+            format_args!("the VIP {} is the address of host \"{}\"", vip.address, host.name),
+            "choose an address of the same network that no host has",
+        );
+    } else if !network.has_host(vip.address) {
+        source.error(
+            spans.vip_address.clone(),
+            format_args!("the VIP {} is outside the lb hosts' network", vip.address),
+            format_args!("choose a free address in {source_of_network}"),
+        );
+    }
+    for (host, at) in cluster.hosts.iter().zip(&spans.hosts).filter(|(host, _)| host.lb) {
+        if !network.has_host(host.address) {
+            let at = if assumed { at.address.clone() } else { spans.network.clone() };
+            source.error(
+                at,
+                format_args!(
+                    "host \"{}\" ({}) could not hold the VIP: it is outside the lb hosts' network",
+                    host.name, host.address
+                ),
+                format_args!("all lb hosts must have addresses in {source_of_network}"),
+            );
+        }
+    }
+}
+
+fn timing(source: &Source<'_>, cluster: &Cluster, spans: &Spans) {
+    if cluster.lb.health_timeout <= cluster.lb.health_interval {
+        source.error(
+            spans.health_timeout.clone(),
+            "health_timeout is not longer than health_interval, so every broker would count as down",
+            "write a health_timeout of at least three times health_interval",
+        );
+    }
+    if let Some(vip) = &cluster.vip
+        && !vip.advert_interval.as_millis().is_multiple_of(10)
+    {
+        source.error(
+            spans.advert_interval.clone(),
+            "advert_interval is sent in centiseconds (RFC 9568 §5.2.7)",
+            format_args!("write a multiple of 10ms, such as \"{}ms\"", vip.advert_interval.as_millis() / 10 * 10),
+        );
+    }
+    if let Some(vip) = &cluster.vip
+        && vip.advert_interval > Duration::from_secs(1)
+    {
+        source.warning(
+            spans.advert_interval.clone(),
+            "a takeover lasts more than three advert_intervals",
+            "write \"20ms\" to \"1s\" unless the network cannot bear it",
+        );
+    }
+}
+
+fn ports(source: &Source<'_>, cluster: &Cluster, spans: &Spans) {
+    let broker = &cluster.broker;
+    let clash = |span: &Range<usize>, key: &str, port: u16, other: &str| {
+        source.error(
+            span.clone(),
+            format_args!("{key} and {other} have the same port {port} on one host"),
+            "give each its own port",
+        );
+    };
+    if broker.peer_port == broker.listen.port() {
+        clash(&spans.peer_port, "broker.peer_port", broker.peer_port, "broker.listen");
+    }
+    if let Some(plain) = broker.listen_plain {
+        if plain.port() == broker.listen.port() || plain.port() == broker.peer_port {
+            clash(&spans.listen_plain, "broker.listen_plain", plain.port(), "another listener of the broker");
+        }
+        if !plain.ip().is_loopback() {
+            source.warning(
+                spans.listen_plain.clone(),
+                "listen_plain serves anyone who reaches it, unencrypted and without a certificate",
+                "write \"127.0.0.1:1883\" unless the network is trusted",
+            );
+        }
+    }
+    if cluster.hosts.iter().any(|host| host.lb && host.broker) {
+        let lb = cluster.lb.listen.port();
+        if [broker.listen.port(), broker.peer_port].contains(&lb)
+            || broker.listen_plain.is_some_and(|plain| plain.port() == lb)
+        {
+            clash(&spans.lb_listen, "lb.listen", lb, "a listener of the broker");
+        }
+    }
+}

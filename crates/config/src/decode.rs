@@ -1,0 +1,313 @@
+//! One function for each table of the file. Key, default, bounds and type stand on one line each.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::cluster::{Adverts, Balance, Broker, Cluster, Host, Lb, Log, LogFormat, LogLevel, Tls, Vip};
+use crate::consistency::{self, Spans};
+use crate::names::{ClusterName, HostName, Vrid};
+use crate::section::{Section, Source};
+use crate::value::Network;
+
+/// Priority of the first lb host; each further one gets [`PRIORITY_STEP`] less.
+const FIRST_PRIORITY: u8 = 200;
+const PRIORITY_STEP: u8 = 10;
+const LEAST_PRIORITY: u8 = 2;
+
+/// `[cluster]`, of which only a part outlives validation.
+pub(crate) struct ClusterTable {
+    pub(crate) name: Option<ClusterName>,
+    pub(crate) network: Option<Network>,
+    run_dir: std::path::PathBuf,
+    log: Log,
+}
+
+/// The whole file, with the keys that it leaves to their defaults; none where a required value is missing.
+pub(crate) fn cluster(source: &Source<'_>) -> (Option<Cluster>, Vec<String>) {
+    let (root, syntax_errors) = DeTable::parse_recoverable(source.text);
+    if !syntax_errors.is_empty() {
+        syntax(source, &syntax_errors);
+        return (None, Vec::new());
+    }
+    let mut top = Section::new(source, "", Some(root.get_ref()), 0..0);
+    let mut defaulted = Vec::new();
+    let mut spans = Spans::default();
+
+    let table = cluster_table(section(source, &mut top, "cluster"), &mut defaulted, &mut spans);
+    let has_vip = top.raw("vip").is_some();
+    let vip = has_vip.then(|| vip(section(source, &mut top, "vip"), &mut defaulted, &mut spans));
+    let lb = lb(section(source, &mut top, "lb"), &mut defaulted, &mut spans);
+    let broker = broker(section(source, &mut top, "broker"), &mut defaulted, &mut spans);
+    let tls = tls(section(source, &mut top, "tls"), &mut defaulted, source);
+    let hosts = hosts(source, &mut top, &mut defaulted, &mut spans);
+    defaulted.extend(top.finish());
+
+    let network = table.network;
+    let cluster = table.name.map(|name| {
+        let vip = vip.flatten();
+        Cluster { name, run_dir: table.run_dir, log: table.log, vip, lb, broker, tls, hosts }
+    });
+    if let Some(cluster) = &cluster {
+        consistency::check(source, cluster, network, &spans);
+    }
+    (cluster, defaulted)
+}
+
+/// Notes what is not TOML. After an unclosed header the parser finds duplicate keys that are none: those are left out.
+fn syntax(source: &Source<'_>, errors: &[toml::de::Error]) {
+    let is_duplicate = |error: &toml::de::Error| error.message().contains("duplicate key");
+    let only_duplicates = errors.iter().all(is_duplicate);
+    for error in errors.iter().filter(|error| only_duplicates || !is_duplicate(error)) {
+        let span = error.span().unwrap_or(0..0);
+        source.error(span, format_args!("not TOML: {}", error.message()), "see https://toml.io for the syntax");
+    }
+}
+
+/// The table `name` of the file; an empty one where it is missing or no table.
+fn section<'a>(source: &'a Source<'a>, top: &mut Section<'a>, name: &'static str) -> Section<'a> {
+    let value = top.raw(name);
+    let table = value.and_then(|value| value.get_ref().as_table());
+    let header = value.map_or(0..0, Spanned::span);
+    if value.is_some() && table.is_none() {
+        source.error(
+            header.clone(),
+            format_args!("{name} must be a table"),
+            format_args!("write [{name}] on a line of its own"),
+        );
+    }
+    Section::new(source, name, table, header)
+}
+
+fn cluster_table(mut s: Section<'_>, defaulted: &mut Vec<String>, spans: &mut Spans) -> ClusterTable {
+    let name = s.parsed("name", "1 to 63 letters, digits and hyphens, such as \"plant-7\"", ClusterName::new);
+    let name = s.required("name", name, "\"plant-7\"");
+    let network = s.parsed(
+        "network",
+        "the network of the lb hosts, such as \"192.168.10.0/24\", without host bits",
+        Network::parse,
+    );
+    s.note_if_absent("network");
+    spans.network = s.span("network");
+    let table = ClusterTable {
+        name,
+        network,
+        run_dir: s.path("run_dir", "/run/evermq"),
+        log: Log {
+            level: s.choice(
+                "log_level",
+                &[
+                    ("info", LogLevel::Info),
+                    ("error", LogLevel::Error),
+                    ("warn", LogLevel::Warn),
+                    ("debug", LogLevel::Debug),
+                    ("trace", LogLevel::Trace),
+                ],
+            ),
+            format: s.choice("log_format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+        },
+    };
+    defaulted.extend(s.finish());
+    table
+}
+
+fn vip(mut s: Section<'_>, defaulted: &mut Vec<String>, spans: &mut Spans) -> Option<Vip> {
+    let address = s.address("address", "192.168.10.10");
+    let vip = Vip {
+        address: address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED),
+        prefix_length: s.integer("prefix_length", 32, 1..=32),
+        vrid: Vrid::new(s.integer("vrid", 51, 1..=255)).expect("0 is out of bounds"),
+        advert_interval: s.duration("advert_interval", "20ms", "10ms"..="40950ms"),
+        adverts: s.choice("adverts", &[("unicast", Adverts::Unicast), ("multicast", Adverts::Multicast)]),
+        preempt: s.boolean("preempt", false),
+        garp_count: s.integer("garp_count", 5, 1..=20),
+        garp_repeat_delay: s.duration("garp_repeat_delay", "5s", "0ms"..="1h"),
+        lb_timeout: s.duration("lb_timeout", "500ms", "200ms"..="1m"),
+        realtime: s.boolean("realtime", true),
+    };
+    spans.vip_address = s.span("address");
+    spans.advert_interval = s.span("advert_interval");
+    defaulted.extend(s.finish());
+    address.map(|_| vip)
+}
+
+fn lb(mut s: Section<'_>, defaulted: &mut Vec<String>, spans: &mut Spans) -> Lb {
+    let lb = Lb {
+        listen: s.socket_address("listen", "0.0.0.0:9000"),
+        balance: s.choice("balance", &[("least_conn", Balance::LeastConn), ("round_robin", Balance::RoundRobin)]),
+        max_connections: s.integer("max_connections", 20_000, 1..=1_000_000),
+        connect_timeout: s.duration("connect_timeout", "1s", "10ms"..="1m"),
+        health_interval: s.duration("health_interval", "250ms", "10ms"..="1m"),
+        health_timeout: s.duration("health_timeout", "750ms", "20ms"..="5m"),
+        tcp_keepalive: s.duration("tcp_keepalive", "30s", "1s"..="2h"),
+        tcp_user_timeout: s.duration("tcp_user_timeout", "10s", "1s"..="1h"),
+        drain_timeout: s.duration("drain_timeout", "5s", "0ms"..="1h"),
+        workers: s.integer("workers", 0, 0..=256),
+    };
+    spans.lb_listen = s.span("listen");
+    spans.health_timeout = s.span("health_timeout");
+    defaulted.extend(s.finish());
+    lb
+}
+
+fn broker(mut s: Section<'_>, defaulted: &mut Vec<String>, spans: &mut Spans) -> Broker {
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let broker = Broker {
+        listen: s.socket_address("listen", "0.0.0.0:8883"),
+        listen_plain: s.optional_socket_address("listen_plain", "127.0.0.1:1883"),
+        peer_port: s.integer("peer_port", 8884, 1..=65_535),
+        max_connections: s.integer("max_connections", 20_000, 1..=1_000_000),
+        connect_timeout: s.duration("connect_timeout", "10s", "100ms"..="5m"),
+        max_packet_size: u32::try_from(s.size("max_packet_size", 1 << 20, 1 << 10..=268_435_456)).unwrap_or(u32::MAX),
+        max_inflight: s.integer("max_inflight", 100, 1..=65_535),
+        max_queued_messages: s.integer("max_queued_messages", 10_000, 1..=10_000_000),
+        max_queued_bytes: size(s.size("max_queued_bytes", 64 << 20, 1 << 10..=64 << 30)),
+        max_session_expiry: s.duration("max_session_expiry", "7d", "0ms"..="3650d"),
+        max_keep_alive: s.duration("max_keep_alive", "0s", "0s"..="65535s"),
+        max_subscriptions: s.integer("max_subscriptions", 1_000, 1..=10_000_000),
+        max_topic_levels: s.integer("max_topic_levels", 32, 1..=1_000),
+        max_retained_messages: s.integer("max_retained_messages", 1_000_000, 0..=100_000_000),
+        peer_queue_messages: s.integer("peer_queue_messages", 200_000, 1_000..=100_000_000),
+        peer_queue_bytes: size(s.size("peer_queue_bytes", 256 << 20, 1 << 20..=64 << 30)),
+        tcp_keepalive: s.duration("tcp_keepalive", "30s", "1s"..="2h"),
+        tcp_user_timeout: s.duration("tcp_user_timeout", "10s", "1s"..="1h"),
+        drain_timeout: s.duration("drain_timeout", "5s", "0ms"..="1h"),
+        workers: s.integer("workers", 0, 0..=256),
+    };
+    s.note_if_absent("listen_plain");
+    spans.broker_listen = s.span("listen");
+    spans.listen_plain = s.span("listen_plain");
+    spans.peer_port = s.span("peer_port");
+    spans.max_packet_size = s.span("max_packet_size");
+    defaulted.extend(s.finish());
+    broker
+}
+
+fn tls(mut s: Section<'_>, defaulted: &mut Vec<String>, source: &Source<'_>) -> Tls {
+    let mut tls = Tls {
+        ca: s.path("ca", "tls/ca.crt"),
+        cert: s.path("cert", "tls/{host}.crt"),
+        key: s.path("key", "tls/{host}.key"),
+        places: BTreeMap::new(),
+        file: source.path.to_owned(),
+    };
+    for key in ["ca", "cert", "key"] {
+        tls.places.insert(key, source.place(&s.span(key)));
+    }
+    defaulted.extend(s.finish());
+    tls
+}
+
+fn hosts<'a>(
+    source: &'a Source<'a>,
+    top: &mut Section<'a>,
+    defaulted: &mut Vec<String>,
+    spans: &mut Spans,
+) -> Vec<Host> {
+    let Some(value) = top.raw("hosts") else {
+        source.error(
+            0..0,
+            "the cluster file has no [[hosts]]",
+            "add one [[hosts]] table for each host, with name, address and roles",
+        );
+        return Vec::new();
+    };
+    let Some(entries) = value.get_ref().as_array() else {
+        source.error(
+            value.span(),
+            "hosts must be a list of tables",
+            "write [[hosts]], with two brackets, before each host",
+        );
+        return Vec::new();
+    };
+    let mut hosts = Vec::new();
+    let mut next_priority = FIRST_PRIORITY;
+    for entry in entries.iter() {
+        let section = Section::new(source, "hosts", entry.get_ref().as_table(), entry.span());
+        if let Some((host, at)) = host(source, section, &mut next_priority, defaulted) {
+            hosts.push(host);
+            spans.hosts.push(at);
+        }
+    }
+    hosts
+}
+
+/// Where one host's values stand.
+pub(crate) struct HostSpans {
+    pub(crate) header: Range<usize>,
+    pub(crate) name: Range<usize>,
+    pub(crate) address: Range<usize>,
+    pub(crate) vip_priority: Range<usize>,
+}
+
+fn host(
+    source: &Source<'_>,
+    mut s: Section<'_>,
+    next_priority: &mut u8,
+    defaulted: &mut Vec<String>,
+) -> Option<(Host, HostSpans)> {
+    let name = s.parsed("name", "1 to 63 letters, digits and hyphens, such as \"lb1\"", HostName::new);
+    let name = s.required("name", name, "\"lb1\"");
+    let address = s.address("address", "192.168.10.11");
+    let (lb, broker) = roles(source, &mut s);
+    let priority = s.optional_integer("vip_priority", &(LEAST_PRIORITY..=254), FIRST_PRIORITY);
+    let interface =
+        s.parsed("interface", "a network interface's name of at most 15 characters, such as \"eth0\"", |text| {
+            let good = (1..=15).contains(&text.len()) && !text.contains(['/', ' ']);
+            good.then(|| text.to_owned())
+        });
+    for key in ["vip_priority", "interface"] {
+        s.note_if_absent(key);
+        if s.present(key) && !lb {
+            source.error(
+                s.span(key),
+                format_args!("{key} does nothing on a host without the role \"lb\""),
+                "delete the line, or add \"lb\" to roles",
+            );
+        }
+    }
+    let vip_priority = priority.unwrap_or(*next_priority);
+    if lb {
+        *next_priority = next_priority.saturating_sub(PRIORITY_STEP).max(LEAST_PRIORITY);
+    }
+    let spans = HostSpans {
+        header: s.span(""),
+        name: s.span("name"),
+        address: s.span("address"),
+        vip_priority: s.span("vip_priority"),
+    };
+    defaulted.extend(s.finish());
+    Some((Host { name: name?, address: address?, lb, broker, vip_priority, interface }, spans))
+}
+
+/// Which of the roles `lb` and `broker` a host has.
+fn roles(source: &Source<'_>, s: &mut Section<'_>) -> (bool, bool) {
+    const HELP: &str = "write roles = [\"lb\"], [\"broker\"] or [\"lb\", \"broker\"]";
+    let (mut lb, mut broker) = (false, false);
+    let Some(value) = s.raw("roles") else {
+        s.required::<()>("roles", None, "[\"lb\"]");
+        return (lb, broker);
+    };
+    match value.get_ref() {
+        DeValue::Array(roles) if !roles.is_empty() => {
+            for role in roles.iter() {
+                match role.get_ref().as_str() {
+                    Some("lb") => lb = true,
+                    Some("broker") => broker = true,
+                    _ => {
+                        source.error(role.span(), "no such role", HELP);
+                        // Whichever was meant: a second problem that follows from this one would mislead.
+                        (lb, broker) = (true, true);
+                    }
+                }
+            }
+        }
+        _ => {
+            source.error(value.span(), "roles must be a list of one or two", HELP);
+            (lb, broker) = (true, true);
+        }
+    }
+    (lb, broker)
+}

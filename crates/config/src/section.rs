@@ -1,0 +1,334 @@
+//! Reads one table key by key, collecting problems: a bad value is noted and its default taken, so that one run shows all.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::{Range, RangeInclusive};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::report::{Place, Problem, Severity};
+use crate::value;
+
+/// The text of the file, and what has been found wrong with it.
+pub(crate) struct Source<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) text: &'a str,
+    problems: RefCell<Vec<(usize, Problem)>>,
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn new(path: &'a Path, text: &'a str) -> Self {
+        Self { path, text, problems: RefCell::default() }
+    }
+
+    /// All problems in the order of the file.
+    pub(crate) fn into_problems(self) -> Vec<Problem> {
+        let mut problems = self.problems.into_inner();
+        problems.sort_by_key(|(offset, _)| *offset);
+        problems.into_iter().map(|(_, problem)| problem).collect()
+    }
+
+    pub(crate) fn error(&self, span: Range<usize>, message: impl Display, help: impl Display) {
+        self.add(Severity::Error, span, &message, &help);
+    }
+
+    pub(crate) fn warning(&self, span: Range<usize>, message: impl Display, help: impl Display) {
+        self.add(Severity::Warning, span, &message, &help);
+    }
+
+    fn add(&self, severity: Severity, span: Range<usize>, message: &dyn Display, help: &dyn Display) {
+        let problem = Problem {
+            severity,
+            file: self.path.to_owned(),
+            place: Some(self.place(&span)),
+            text: self.text.get(span.clone()).unwrap_or_default().to_owned(),
+            message: message.to_string(),
+            help: help.to_string(),
+        };
+        self.problems.borrow_mut().push((span.start, problem));
+    }
+
+    /// Line and column of a span; its width ends with its first line.
+    pub(crate) fn place(&self, span: &Range<usize>) -> Place {
+        let start = floor(self.text, span.start);
+        let line_start = self.text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+        let line_end = self.text[start..].find('\n').map_or(self.text.len(), |newline| start + newline);
+        let end = floor(self.text, span.end).clamp(start, line_end);
+        Place {
+            line: self.text[..start].matches('\n').count() + 1,
+            column: self.text[line_start..start].chars().count() + 1,
+            source_line: self.text[line_start..line_end].trim_end().to_owned(),
+            width: self.text[start..end].chars().count().max(1),
+        }
+    }
+}
+
+/// The character boundary at or before `offset`.
+fn floor(text: &str, offset: usize) -> usize {
+    (0..=offset.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
+}
+
+/// One table of the file, or one that the file leaves out.
+pub(crate) struct Section<'a> {
+    source: &'a Source<'a>,
+    /// `vip`, or `hosts` for each entry of `[[hosts]]`.
+    name: &'a str,
+    table: Option<&'a DeTable<'a>>,
+    /// Where a missing key is reported: the table's header.
+    header: Range<usize>,
+    known: Vec<&'static str>,
+    spans: BTreeMap<&'static str, Range<usize>>,
+    defaulted: Vec<String>,
+}
+
+impl<'a> Section<'a> {
+    pub(crate) fn new(
+        source: &'a Source<'a>,
+        name: &'a str,
+        table: Option<&'a DeTable<'a>>,
+        header: Range<usize>,
+    ) -> Self {
+        Self { source, name, table, header, known: Vec::new(), spans: BTreeMap::new(), defaulted: Vec::new() }
+    }
+
+    /// Where the value of `key` stands; the table's header where it does not.
+    pub(crate) fn span(&self, key: &str) -> Range<usize> {
+        self.spans.get(key).cloned().unwrap_or_else(|| self.header.clone())
+    }
+
+    pub(crate) fn present(&self, key: &str) -> bool {
+        self.spans.contains_key(key)
+    }
+
+    /// Reports the keys that nobody asked for, and hands over those that were left to their defaults.
+    pub(crate) fn finish(self) -> Vec<String> {
+        for (key, _) in self.table.into_iter().flatten() {
+            if !self.known.contains(&key.get_ref().as_ref()) {
+                let help = match nearest(key.get_ref(), &self.known) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => format!("the keys here are: {}", self.known.join(", ")),
+                };
+                self.source.error(key.span(), format_args!("{} has no key \"{}\"", self.title(), key.get_ref()), help);
+            }
+        }
+        self.defaulted
+    }
+
+    fn title(&self) -> String {
+        match self.name {
+            "" => "the cluster file".to_owned(),
+            "hosts" => "[[hosts]]".to_owned(),
+            name => format!("[{name}]"),
+        }
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
+    }
+
+    /// The value of `key`, if it stands there.
+    pub(crate) fn raw(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.known.push(key);
+        let value = self.table?.get(key)?;
+        self.spans.insert(key, value.span());
+        Some(value)
+    }
+
+    /// The value of `key` as `read` understands it; none, with a problem noted, where it does not.
+    fn read<T>(&mut self, key: &'static str, wanted: &str, read: impl FnOnce(&DeValue<'a>) -> Option<T>) -> Option<T> {
+        let value = self.raw(key)?;
+        let result = read(value.get_ref());
+        if result.is_none() {
+            let text = self.source.text.get(value.span()).unwrap_or_default().lines().next().unwrap_or_default();
+            self.source.error(
+                value.span(),
+                format_args!("{text} is no value for {}", self.path_of(key)),
+                format_args!("write {wanted}"),
+            );
+        }
+        result
+    }
+
+    fn or_default<T>(&mut self, key: &'static str, value: Option<T>, default: T) -> T {
+        if !self.spans.contains_key(key) {
+            self.defaulted.push(self.path_of(key));
+        }
+        value.unwrap_or(default)
+    }
+
+    /// Notes a missing key. Returns `value` unchanged.
+    pub(crate) fn required<T>(&self, key: &'static str, value: Option<T>, example: &str) -> Option<T> {
+        if value.is_none() && !self.spans.contains_key(key) {
+            self.source.error(
+                self.header.clone(),
+                format_args!("{} needs \"{key}\"", self.title()),
+                format_args!("add a line such as: {key} = {example}"),
+            );
+        }
+        value
+    }
+
+    pub(crate) fn boolean(&mut self, key: &'static str, default: bool) -> bool {
+        let value = self.read(key, "true or false", DeValue::as_bool);
+        self.or_default(key, value, default)
+    }
+
+    pub(crate) fn integer<T>(&mut self, key: &'static str, default: T, range: RangeInclusive<T>) -> T
+    where
+        T: Copy + Display + PartialOrd + TryFrom<i64>,
+    {
+        let value = self.optional_integer(key, &range, default);
+        self.or_default(key, value, default)
+    }
+
+    pub(crate) fn optional_integer<T>(&mut self, key: &'static str, range: &RangeInclusive<T>, example: T) -> Option<T>
+    where
+        T: Copy + Display + PartialOrd + TryFrom<i64>,
+    {
+        let wanted = format!("a whole number from {} to {}, such as {example}", range.start(), range.end());
+        self.read(key, &wanted, |value| {
+            let integer = value.as_integer()?;
+            let number = T::try_from(i64::from_str_radix(integer.as_str(), integer.radix()).ok()?).ok()?;
+            range.contains(&number).then_some(number)
+        })
+    }
+
+    pub(crate) fn duration(&mut self, key: &'static str, default: &str, range: RangeInclusive<&str>) -> Duration {
+        let parse = |text| value::duration(text).expect("defaults are durations");
+        let (least, most) = (parse(range.start()), parse(range.end()));
+        let wanted = format!(
+            "a duration from {} to {}, such as \"{default}\" (units: ms, s, m, h, d)",
+            range.start(),
+            range.end()
+        );
+        let value = self.read(key, &wanted, |value| {
+            value::duration(value.as_str()?).filter(|duration| (least..=most).contains(duration))
+        });
+        self.or_default(key, value, parse(default))
+    }
+
+    pub(crate) fn size(&mut self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        let wanted = format!(
+            "a size from {} to {}, such as \"{}\" (units: B, KiB, MiB, GiB)",
+            value::show_size(*range.start()),
+            value::show_size(*range.end()),
+            value::show_size(default)
+        );
+        let value = self.read(key, &wanted, |value| value::size(value.as_str()?).filter(|size| range.contains(size)));
+        self.or_default(key, value, default)
+    }
+
+    pub(crate) fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> T {
+        let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        let value = self.read(key, &names.join(" or "), |value| {
+            let text = value.as_str()?;
+            choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice)
+        });
+        let default = choices.first().expect("the first choice is the default").1;
+        self.or_default(key, value, default)
+    }
+
+    /// A string that `parse` takes.
+    pub(crate) fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        self.read(key, wanted, |value| parse(value.as_str()?))
+    }
+
+    pub(crate) fn address(&mut self, key: &'static str, example: &str) -> Option<Ipv4Addr> {
+        let wanted = format!("an IPv4 address of a host, such as \"{example}\"");
+        let value = self.parsed(key, &wanted, |text| {
+            let address: Ipv4Addr = text.parse().ok()?;
+            let host = !address.is_unspecified() && !address.is_multicast() && !address.is_broadcast();
+            host.then_some(address)
+        });
+        self.required(key, value, &format!("\"{example}\""))
+    }
+
+    pub(crate) fn socket_address(&mut self, key: &'static str, default: &str) -> SocketAddr {
+        let value = self.optional_socket_address(key, default);
+        self.or_default(key, value, default.parse().expect("defaults are addresses"))
+    }
+
+    pub(crate) fn optional_socket_address(&mut self, key: &'static str, example: &str) -> Option<SocketAddr> {
+        let wanted = format!("an address and a port, such as \"{example}\"");
+        self.parsed(key, &wanted, |text| text.parse().ok().filter(|address: &SocketAddr| address.port() != 0))
+    }
+
+    /// A path, taken from the file's directory where it is relative.
+    pub(crate) fn path(&mut self, key: &'static str, default: &str) -> PathBuf {
+        let wanted = format!("a path, such as \"{default}\"");
+        let value = self.parsed(key, &wanted, |text| (!text.is_empty()).then(|| text.to_owned()));
+        let path = self.or_default(key, value, default.to_owned());
+        let directory = self.source.path.parent().unwrap_or_else(|| Path::new(""));
+        let directory = if directory.is_absolute() {
+            directory.to_owned()
+        } else {
+            std::env::current_dir().unwrap_or_default().join(directory)
+        };
+        directory.join(path)
+    }
+
+    /// Notes that an optional key was left out.
+    pub(crate) fn note_if_absent(&mut self, key: &'static str) {
+        if !self.spans.contains_key(key) {
+            self.defaulted.push(self.path_of(key));
+        }
+    }
+}
+
+/// The known name nearest to `name`, if it is near enough to be a slip of the finger.
+fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    known
+        .iter()
+        .map(|candidate| (distance(name, candidate), *candidate))
+        .filter(|(distance, candidate)| *distance * 3 <= candidate.len().max(3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein's distance between two short names.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_name_is_found_only_when_near() {
+        let known = ["advert_interval", "vrid", "preempt"];
+        assert_eq!(nearest("advert_intervall", &known), Some("advert_interval"));
+        assert_eq!(nearest("prempt", &known), Some("preempt"));
+        assert_eq!(nearest("colour", &known), None);
+    }
+
+    #[test]
+    fn place_counts_characters() {
+        let source = Source::new(Path::new("x.toml"), "a = 1\nü = \"bad\"\n");
+        let start = source.text.find("\"bad\"").expect("there");
+        let place = source.place(&(start..start + 5));
+        assert_eq!((place.line, place.column, place.width), (2, 5, 5));
+        assert_eq!(place.source_line, "ü = \"bad\"");
+    }
+}
