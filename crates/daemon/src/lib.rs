@@ -1,1 +1,25 @@
-//! Placeholder.
+//! What every EverMQ program shares, so that a daemon's `main.rs` reads as its steps.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`command`] | command line, config, exit status |
+//! | [`log`] | log lines as the cluster file asks |
+//! | [`shutdown`] | SIGTERM and SIGINT |
+//! | [`notify`] | readiness for systemd |
+//! | [`workers`] | one thread with one runtime for each core |
+//! | [`listen`] | listening sockets and TCP options |
+//! | [`limits`] | open files |
+//! | [`tls`] | certificates of this host, who the other side is |
+//! | [`health`] | what a program says of itself |
+//! | [`control`] | the Unix socket where it says so |
+
+pub mod command;
+pub mod control;
+pub mod health;
+pub mod limits;
+pub mod listen;
+pub mod log;
+pub mod notify;
+pub mod shutdown;
+pub mod tls;
+pub mod workers;

@@ -1,0 +1,111 @@
+//! Command line, config and exit status of a daemon.
+//!
+//! Exit status: 0 after a clean stop, 1 when the program failed, 2 when the command line or the cluster file is wrong.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
+use evermq_config::{Cluster, Loaded, RoleError};
+
+use crate::log;
+
+/// Where the cluster file is unless `--config` says otherwise.
+pub const DEFAULT_CONFIG: &str = "/etc/evermq/evermq.toml";
+
+/// Version of the whole product: all programs carry the same.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// No options beyond the common ones.
+#[derive(Debug, Args)]
+pub struct NoArgs {}
+
+/// The options that every daemon has.
+#[derive(Debug, Parser)]
+struct Line<A: Args> {
+    /// The cluster file
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+    /// Which host of the cluster file this is [default: this machine's host name]
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+    /// Check the cluster file and this host's certificates, then exit
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    own: A,
+}
+
+/// Runs a daemon: reads the command line and the cluster file, sets up logs, takes the host's part with `select`, and
+/// calls `run` with it.
+pub fn main<C, A: Args>(
+    program: &'static str,
+    about: &'static str,
+    select: impl Fn(&Cluster, &str) -> Result<C, RoleError>,
+    run: impl FnOnce(C, A) -> anyhow::Result<()>,
+) -> ExitCode {
+    let command = Line::<A>::command().name(program).about(about).version(VERSION);
+    let line = match Line::<A>::from_arg_matches(&command.get_matches()) {
+        Ok(line) => line,
+        Err(error) => error.exit(),
+    };
+    let host = line.host.unwrap_or_else(this_host);
+    let loaded = match evermq_config::load(&line.config) {
+        Ok(loaded) => loaded,
+        Err(report) => return refuse(program, &report),
+    };
+    let config = match select(&loaded.cluster, &host) {
+        Ok(config) => config,
+        Err(error) => return refuse(program, &format_args!("{}: {error}", line.config.display())),
+    };
+    if line.check {
+        return check(program, &loaded, &host);
+    }
+    log::init(loaded.cluster.log);
+    for warning in &loaded.warnings.problems {
+        tracing::warn!(%warning, "cluster file");
+    }
+    match run(config, line.own) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// This machine's host name up to the first dot; empty where it is not valid UTF-8, which no cluster file can name.
+#[must_use]
+pub fn this_host() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    name.split('.').next().unwrap_or_default().to_owned()
+}
+
+fn check(program: &str, loaded: &Loaded, host: &str) -> ExitCode {
+    #[expect(clippy::disallowed_methods, reason = "a certificate is valid by wall time")]
+    let now = SystemTime::now();
+    let hosts: Vec<_> = loaded.cluster.hosts.iter().filter(|candidate| candidate.name.as_str() == host).collect();
+    let mut report = loaded.warnings.clone();
+    report.problems.extend(evermq_config::certificates::check(&loaded.cluster, &hosts, now));
+    if report.has_errors() {
+        return refuse(program, &report);
+    }
+    if !report.problems.is_empty() {
+        say(&report);
+    }
+    say(&format_args!("{program}: the cluster file is good for host {host}"));
+    ExitCode::SUCCESS
+}
+
+fn refuse(program: &str, what: &dyn std::fmt::Display) -> ExitCode {
+    // Nothing is left to tell a closed standard error.
+    let _ = writeln!(std::io::stderr().lock(), "{program}: {what}");
+    ExitCode::from(2)
+}
+
+fn say(what: &dyn std::fmt::Display) {
+    // A closed standard output is the reader's choice.
+    let _ = writeln!(std::io::stdout().lock(), "{what}");
+}

@@ -1,0 +1,86 @@
+use std::io::BufReader;
+
+use super::*;
+
+struct Served {
+    path: PathBuf,
+    health: watch::Sender<Health>,
+    shutdown: CancellationToken,
+    thread: Option<std::thread::JoinHandle<()>>,
+    _directory: tempfile::TempDir,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+fn served() -> Served {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("run").join("x.sock");
+    let listener = bind(&path).unwrap();
+    let (sender, health) = watch::channel(Health::Up);
+    let control = Control { state: Arc::new(|| json!({ "host": "lb1" })), health };
+    let shutdown = CancellationToken::new();
+    let token = shutdown.clone();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(serve(listener, control, token)).unwrap();
+    });
+    Served { path, health: sender, shutdown, thread: Some(thread), _directory: directory }
+}
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[test]
+fn state_is_answered() {
+    let served = served();
+    let state = request(&served.path, &json!({ "request": "state" }), PATIENCE).unwrap();
+    assert_eq!(state, json!({ "host": "lb1" }));
+}
+
+#[test]
+fn an_unknown_request_is_an_error() {
+    let served = served();
+    let error = request(&served.path, &json!({ "request": "dance" }), PATIENCE).unwrap_err();
+    assert!(matches!(error, ControlError::Answer { .. }), "{error}");
+}
+
+#[test]
+fn health_beats_and_changes_are_told() {
+    let served = served();
+    let mut stream = UnixStream::connect(&served.path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"{\"request\":\"health\"}\n").unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    let mut next = || serde_json::from_str::<HealthLine>(&lines.next().unwrap().unwrap()).unwrap().health;
+    assert_eq!(next(), Health::Up);
+    assert_eq!(next(), Health::Up, "repeated without a change");
+    served.health.send(Health::Down).unwrap();
+    while next() != Health::Down {}
+}
+
+#[test]
+fn a_long_request_is_cut_off() {
+    let served = served();
+    let mut stream = UnixStream::connect(&served.path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(&vec![b' '; usize::try_from(MAX_REQUEST).unwrap()]).unwrap();
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).unwrap();
+    assert!(answer.contains("error"), "{answer}");
+}
+
+#[test]
+fn a_socket_that_answers_is_not_replaced_but_a_dead_one_is() {
+    let served = served();
+    assert!(matches!(bind(&served.path), Err(ControlError::InUse(_))));
+    let path = served.path.with_file_name("dead.sock");
+    drop(bind(&path).unwrap());
+    assert!(path.exists());
+    bind(&path).unwrap();
+}

@@ -1,0 +1,65 @@
+//! Log lines on standard error, as the cluster file asks.
+//!
+//! `EVERMQ_LOG` overrides the level with a filter such as `info,evermq_lb=debug`. Under journald the time and the level are
+//! journald's: lines carry its priority prefix instead.
+
+use std::fmt;
+
+use evermq_config::cluster::{Log, LogFormat, LogLevel};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{Format, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Environment variable that overrides `cluster.log_level`.
+pub const FILTER_VARIABLE: &str = "EVERMQ_LOG";
+
+/// Sends all log lines of this process to standard error. Later calls change nothing.
+pub fn init(log: Log) {
+    let level = match log.level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Trace => "trace",
+    };
+    let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(level));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    // A second call finds a logger in place: the first one stays.
+    let _ = match log.format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
+            builder.event_format(Journal::new()).try_init()
+        }
+        LogFormat::Text => builder.with_target(false).try_init(),
+    };
+}
+
+/// A text line that begins with its priority in the form that journald reads (sd-daemon(3)).
+struct Journal {
+    line: Format<tracing_subscriber::fmt::format::Full, ()>,
+}
+
+impl Journal {
+    fn new() -> Self {
+        Self { line: tracing_subscriber::fmt::format().without_time().with_level(false).with_target(false) }
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for Journal
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        self.line.format_event(context, writer, event)
+    }
+}

@@ -1,0 +1,35 @@
+//! SIGTERM and SIGINT: a token that every part of a program watches.
+
+use std::io;
+
+use nix::sys::signal::{SigSet, Signal};
+use tokio_util::sync::CancellationToken;
+
+/// A token that the first SIGTERM or SIGINT cancels; a second one ends the process at once.
+///
+/// Blocks both signals in the calling thread, so that threads made later inherit it: call this before any other thread is
+/// made. SIGHUP is ignored, so that a closed terminal does not end a daemon.
+///
+/// # Errors
+/// The thread that waits for signals could not be made.
+pub fn on_signal() -> io::Result<CancellationToken> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.thread_block()?;
+    // SAFETY: SigIgn installs no handler, so no code of ours runs in signal context.
+    unsafe { nix::sys::signal::signal(Signal::SIGHUP, nix::sys::signal::SigHandler::SigIgn) }?;
+    let token = CancellationToken::new();
+    let cancel = token.clone();
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        while let Ok(signal) = signals.wait() {
+            if cancel.is_cancelled() {
+                tracing::warn!(%signal, "second signal: stopping at once");
+                std::process::exit(1);
+            }
+            tracing::info!(%signal, "stopping");
+            cancel.cancel();
+        }
+    })?;
+    Ok(token)
+}
