@@ -124,7 +124,7 @@ fn vip(mut s: Section<'_>, defaulted: &mut Vec<String>, spans: &mut Spans) -> Op
         preempt: s.boolean("preempt", false),
         garp_count: s.integer("garp_count", 5, 1..=20),
         garp_repeat_delay: s.duration("garp_repeat_delay", "5s", "0ms"..="1h"),
-        lb_timeout: s.duration("lb_timeout", "500ms", "200ms"..="1m"),
+        lb_timeout: s.duration("lb_timeout", "1s", "200ms"..="1m"),
         realtime: s.boolean("realtime", true),
     };
     spans.vip_address = s.span("address");
@@ -231,6 +231,7 @@ fn hosts<'a>(
             spans.hosts.push(at);
         }
     }
+    spans.every_host_is_read = hosts.len() == entries.len();
     hosts
 }
 
@@ -248,7 +249,7 @@ fn host(
     next_priority: &mut u8,
     defaulted: &mut Vec<String>,
 ) -> Option<(Host, HostSpans)> {
-    let name = s.parsed("name", "1 to 63 letters, digits and hyphens, such as \"lb1\"", HostName::new);
+    let name = s.parsed("name", "1 to 63 letters, digits and hyphens, not only digits, such as \"lb1\"", HostName::new);
     let name = s.required("name", name, "\"lb1\"");
     let address = s.address("address", "192.168.10.11");
     let (lb, broker) = roles(source, &mut s);

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// A host's name: 1 to 63 letters, digits and hyphens, no hyphen at either end (RFC 1123 §2.1, one label).
+/// A host's name: 1 to 63 letters, digits and hyphens, no hyphen at either end (RFC 1123 §2.1, one label), not only digits:
+/// that would read as a part of an address, and no certificate may name it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostName(String);
 
@@ -25,7 +26,8 @@ impl HostName {
     /// `text` as a host name, if it is one.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
-        is_label(text).then(|| Self(text.to_owned()))
+        let only_digits = text.bytes().all(|b| b.is_ascii_digit());
+        (is_label(text) && !only_digits).then(|| Self(text.to_owned()))
     }
 
     /// The name as a string.

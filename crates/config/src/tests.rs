@@ -151,6 +151,7 @@ fn one_wrong_line_is_one_problem() {
         ("address = \"192.168.10.10\"", "address = \"10.0.0.1\"", "\"10.0.0.1\"", "outside the lb hosts' network"),
         ("address = \"192.168.10.10\"", "address = \"192.168.10.255\"", "\"192.168.10.255\"", "outside"),
         ("address = \"192.168.10.10\"", "address = \"192.168.10.21\"", "\"192.168.10.21\"", "is the address of host"),
+        ("name = \"lb2\"", "name = \"12\"", "\"12\"", "no value"),
         ("name = \"lb2\"", "name = \"LB1\"", "\"LB1\"", "two hosts"),
         ("address = \"192.168.10.12\"", "address = \"192.168.10.11\"", "\"192.168.10.11\"", "too"),
         ("address = \"192.168.10.12\"", "address = \"192.168.12.12\"", "\"192.168.12.12\"", "could not hold the VIP"),

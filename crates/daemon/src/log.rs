@@ -24,7 +24,7 @@ pub fn init(log: Log) {
         LogLevel::Debug => "debug",
         LogLevel::Trace => "trace",
     };
-    let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(level));
+    let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(quiet(level)));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
     // A second call finds a logger in place: the first one stays.
     let _ = match log.format {
@@ -34,6 +34,12 @@ pub fn init(log: Log) {
         }
         LogFormat::Text => builder.with_target(false).try_init(),
     };
+}
+
+/// `level`, but for rustls, whose warnings are about what clients send (mosquitto's clients name an address as SNI at each
+/// connection) and are nothing to wake anyone for.
+fn quiet(level: &str) -> String {
+    format!("{level},rustls=error")
 }
 
 /// A text line that begins with its priority in the form that journald reads (sd-daemon(3)).
