@@ -38,6 +38,19 @@ pub enum QoS {
     ExactlyOnce = 2,
 }
 
+impl QoS {
+    /// The QoS that two bits say; `None` for 3, which is reserved.
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Option<Self> {
+        match bits {
+            0 => Some(Self::AtMostOnce),
+            1 => Some(Self::AtLeastOnce),
+            2 => Some(Self::ExactlyOnce),
+            _ => None,
+        }
+    }
+}
+
 /// A packet identifier, never 0 (`[MQTT-2.2.1-3]`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PacketId(pub NonZeroU16);

@@ -86,6 +86,20 @@ impl ReasonCode {
         self as u8 >= 0x80
     }
 
+    /// The reason that a CONNACK return code of MQTT 3.1.1 (§3.2.2.3) stands for; `None` for 6 and above, reserved.
+    #[must_use]
+    pub const fn from_connect_return_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Success),
+            1 => Some(Self::UnsupportedProtocolVersion),
+            2 => Some(Self::ClientIdentifierNotValid),
+            3 => Some(Self::ServerUnavailable),
+            4 => Some(Self::BadUserNameOrPassword),
+            5 => Some(Self::NotAuthorized),
+            _ => None,
+        }
+    }
+
     /// The CONNACK return code of MQTT 3.1.1 (§3.2.2.3) nearest to this.
     #[must_use]
     pub const fn connect_return_code(self) -> u8 {

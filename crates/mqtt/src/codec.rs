@@ -1,1 +1,0 @@
-//! Bytes to packets and back.
