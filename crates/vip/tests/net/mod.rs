@@ -1,0 +1,348 @@
+//! A network of namespaces on one switch, with `evermq-vip`, keepalived and load balancers that the test plays.
+//!
+//! Everything ends with [`Net`]: programs, namespaces, directories. Needs root (and says so).
+
+#![allow(clippy::allow_attributes, reason = "each test file uses another part of this module")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses another part of this module")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests stop at the first failure and use real time"
+)]
+#![expect(clippy::print_stderr, reason = "a failed test shows what the daemons wrote")]
+
+pub mod fake_lb;
+pub mod watch;
+
+use std::fs::{self, File};
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use fake_lb::FakeLb;
+use watch::AddressWatch;
+
+pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+/// For whatever should happen in milliseconds, on a machine that may be very busy.
+pub const SOON: Duration = Duration::from_secs(5);
+
+static NETS: AtomicU32 = AtomicU32::new(0);
+
+/// What the `[vip]` section says beyond the address.
+#[derive(Clone)]
+pub struct Options {
+    pub adverts: &'static str,
+    pub interval: &'static str,
+    pub preempt: bool,
+    pub lb_timeout: &'static str,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { adverts: "unicast", interval: "20ms", preempt: false, lb_timeout: "500ms" }
+    }
+}
+
+pub struct Net {
+    id: String,
+    options: Options,
+    directory: tempfile::TempDir,
+    hosts: Vec<Host>,
+}
+
+/// One machine: a namespace with an interface, a directory, an lb, and perhaps a VRRP daemon.
+pub struct Host {
+    pub name: &'static str,
+    pub address: Ipv4Addr,
+    pub namespace: String,
+    pub lb: FakeLb,
+    pub vip: AddressWatch,
+    directory: PathBuf,
+    config: PathBuf,
+    port: String,
+    switch: String,
+    daemon: Option<Child>,
+}
+
+impl Net {
+    /// Two lb hosts of priority 200 and 190, and a client.
+    pub fn new(options: Options) -> Self {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "this test makes network namespaces: run it as root (sudo -E cargo test)"
+        );
+        let id = format!("evip{}x{}", std::process::id(), NETS.fetch_add(1, Ordering::Relaxed));
+        let directory = tempfile::tempdir().unwrap();
+        let mut net = Self { id, options, directory, hosts: Vec::new() };
+        let switch = net.namespace("switch");
+        run("ip", &["netns", "add", &switch]);
+        let kind = ["type", "bridge", "forward_delay", "0", "mcast_snooping", "0"];
+        run("ip", &[&["-n", &switch, "link", "add", "br0"][..], &kind].concat());
+        run("ip", &["-n", &switch, "link", "set", "br0", "up"]);
+        for (index, name) in ["lb1", "lb2", "client"].into_iter().enumerate() {
+            let host = net.host(&switch, name, index as u8 + 1);
+            net.hosts.push(host);
+        }
+        net
+    }
+
+    fn namespace(&self, name: &str) -> String {
+        format!("{}-{name}", self.id)
+    }
+
+    fn host(&self, switch: &str, name: &'static str, number: u8) -> Host {
+        let namespace = self.namespace(name);
+        let address = Ipv4Addr::new(10, 77, 0, number);
+        let directory = self.directory.path().join(name);
+        fs::create_dir_all(directory.join("run")).unwrap();
+        run("ip", &["netns", "add", &namespace]);
+        let port = format!("port{number}");
+        let peer = ["type", "veth", "peer", "name", "eth0", "netns", &namespace];
+        run("ip", &[&["-n", switch, "link", "add", &port][..], &peer].concat());
+        run("ip", &["-n", switch, "link", "set", &port, "master", "br0", "up"]);
+        run("ip", &["-n", &namespace, "address", "add", &format!("{address}/24"), "dev", "eth0"]);
+        run("ip", &["-n", &namespace, "link", "set", "lo", "up"]);
+        run("ip", &["-n", &namespace, "link", "set", "eth0", "up"]);
+        let config = directory.join("evermq.toml");
+        fs::write(&config, self.file(&directory)).unwrap();
+        Host {
+            name,
+            address,
+            lb: FakeLb::new(&directory.join("run/lb.sock")),
+            vip: AddressWatch::start(&namespace, VIP),
+            namespace,
+            directory,
+            config,
+            port,
+            switch: switch.to_owned(),
+            daemon: None,
+        }
+    }
+
+    /// The cluster file; only `run_dir` differs, as the hosts share one file system here.
+    fn file(&self, directory: &Path) -> String {
+        let Options { adverts, interval, preempt, lb_timeout } = &self.options;
+        format!(
+            r#"
+            [cluster]
+            name = "test"
+            run_dir = "{run_dir}"
+            [vip]
+            address = "{VIP}"
+            vrid = 51
+            advert_interval = "{interval}"
+            adverts = "{adverts}"
+            preempt = {preempt}
+            garp_repeat_delay = "1s"
+            lb_timeout = "{lb_timeout}"
+            [tls]
+            ca = "ca.crt"
+            cert = "host.crt"
+            key = "host.key"
+            [[hosts]]
+            name = "lb1"
+            address = "10.77.0.1"
+            roles = ["lb"]
+            [[hosts]]
+            name = "lb2"
+            address = "10.77.0.2"
+            roles = ["lb"]
+            [[hosts]]
+            name = "broker1"
+            address = "10.77.0.8"
+            roles = ["broker"]
+            [[hosts]]
+            name = "broker2"
+            address = "10.77.0.9"
+            roles = ["broker"]
+            "#,
+            run_dir = directory.join("run").display(),
+        )
+    }
+
+    /// The hosts lb1 and lb2, and the client.
+    pub fn hosts(&mut self) -> [&mut Host; 3] {
+        let [lb1, lb2, client] = &mut self.hosts[..] else { unreachable!("made by new") };
+        [lb1, lb2, client]
+    }
+
+    /// Both daemons and lbs, started; lb1 is master.
+    pub fn start(&mut self) -> [&mut Host; 3] {
+        let [lb1, lb2, _] = self.hosts();
+        // One after the other: without preemption the first one keeps the VIP.
+        lb1.lb.up();
+        lb1.start();
+        lb1.vip.wait(true);
+        lb1.wait_for_state("master");
+        lb2.lb.up();
+        lb2.start();
+        lb2.wait_for_state("backup");
+        self.hosts()
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for host in &mut self.hosts {
+            if std::thread::panicking() {
+                eprintln!("--- {}:\n{}", host.name, host.log());
+            }
+            host.lb.die();
+            if let Some(mut daemon) = host.daemon.take() {
+                let _ = daemon.kill();
+                let _ = daemon.wait();
+            }
+            host.vip.stop();
+        }
+        for host in ["lb1", "lb2", "client", "switch"] {
+            let _ = Command::new("ip").args(["netns", "delete", &self.namespace(host)]).status();
+        }
+    }
+}
+
+impl Host {
+    /// A command in this host's namespace.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace]).arg(program);
+        command
+    }
+
+    /// `evermq-vip` with this host's configuration.
+    pub fn evermq_vip(&self) -> Command {
+        let mut command = self.command(env!("CARGO_BIN_EXE_evermq-vip"));
+        command.arg("--config").arg(&self.config).args(["--host", self.name]);
+        command
+    }
+
+    /// The same without some capabilities, as `setpriv --bounding-set` names them.
+    pub fn evermq_vip_without(&self, capabilities: &str) -> Command {
+        let mut command = self.command("setpriv");
+        command.arg(format!("--bounding-set={capabilities}"));
+        // Behind `ip netns exec NAMESPACE`.
+        command.args(self.evermq_vip().get_args().skip(3));
+        command
+    }
+
+    /// Starts `evermq-vip`.
+    pub fn start(&mut self) {
+        let command = self.evermq_vip();
+        self.spawn(command);
+    }
+
+    /// Starts keepalived with VRRP 3 at 20 ms on the VIP, by multicast or to `peer`.
+    pub fn start_keepalived(&mut self, priority: u8, peer: Option<Ipv4Addr>) {
+        let unicast = peer
+            .map_or_else(String::new, |peer| format!("unicast_src_ip {}\n  unicast_peer {{ {peer} }}", self.address));
+        let config = self.directory.join("keepalived.conf");
+        let text = format!(
+            "global_defs {{\n  vrrp_version 3\n}}\nvrrp_instance VIP {{\n  state BACKUP\n  interface eth0\n  \
+             virtual_router_id 51\n  priority {priority}\n  advert_int 0.02\n  {unicast}\n  \
+             virtual_ipaddress {{ {VIP}/32 dev eth0 }}\n}}\n"
+        );
+        fs::write(&config, text).unwrap();
+        let mut command = self.command("keepalived");
+        command.args(["--dont-fork", "--log-console", "--vrrp", "--use-file"]).arg(config);
+        command.arg("--pid").arg(self.directory.join("keepalived.pid"));
+        command.arg("--vrrp_pid").arg(self.directory.join("keepalived-vrrp.pid"));
+        self.spawn(command);
+    }
+
+    pub fn spawn(&mut self, mut command: Command) {
+        assert!(self.daemon.is_none(), "{} runs already", self.name);
+        let log = File::options().create(true).append(true).open(self.directory.join("log")).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.daemon = Some(command.spawn().unwrap());
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid().cast_signed()), signal).unwrap();
+    }
+
+    /// Waits for the daemon's end.
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut daemon = self.daemon.take().expect("a daemon runs");
+        wait_for("the daemon's end", || daemon.try_wait().unwrap())
+    }
+
+    /// Process id of the daemon.
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("a daemon runs").id()
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.ended();
+    }
+
+    pub fn cable(&self, state: &str) {
+        run("ip", &["-n", &self.switch, "link", "set", &self.port, state]);
+    }
+
+    /// Everything that the daemons on this host have written.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
+    /// Waits for lines of the log that hold all of `words`. Gives how many there are: the log comes after the deed.
+    pub fn logged(&self, words: &[&str]) -> usize {
+        let count = || self.log().lines().filter(|line| words.iter().all(|word| line.contains(word))).count();
+        wait_for(&format!("{} to log {words:?}", self.name), || Some(count()).filter(|count| *count > 0))
+    }
+
+    /// The daemon's answer to the control request `state`; null while it does not answer.
+    pub fn state(&self) -> Value {
+        let request = serde_json::json!({ "request": "state" });
+        evermq_daemon::control::request(&self.directory.join("run/vip.sock"), &request, SOON).unwrap_or_default()
+    }
+
+    pub fn wait_for_state(&self, state: &str) -> Value {
+        wait_for(&format!("{} to be {state}", self.name), || {
+            Some(self.state()).filter(|answer| answer["state"] == state)
+        })
+    }
+
+    /// Runs `work` on a thread in this host's namespace.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = &self.namespace;
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                enter(namespace);
+                work()
+            });
+            thread.join().unwrap()
+        })
+    }
+}
+
+/// Puts the calling thread into a namespace.
+pub fn enter(namespace: &str) {
+    let file = File::open(Path::new("/run/netns").join(namespace)).unwrap();
+    setns(file.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
+}
+
+/// Asks every few milliseconds until there is something.
+pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + SOON;
+    loop {
+        if let Some(found) = ask() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {SOON:?} for {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+pub fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,113 @@
+//! When an address came to a namespace, and when it went: told by the kernel, to the microsecond.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests stop at the first failure and use real time"
+)]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_sys::constants::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::socket::{MsgFlags, recv};
+
+use super::{SOON, enter};
+
+pub struct AddressWatch {
+    log: Arc<Log>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Log {
+    changes: Mutex<Vec<(Instant, bool)>>,
+    changed: Condvar,
+    stop: AtomicBool,
+}
+
+impl AddressWatch {
+    pub fn start(namespace: &str, address: Ipv4Addr) -> Self {
+        let log = Arc::<Log>::default();
+        let (shared, namespace) = (log.clone(), namespace.to_owned());
+        let (ready, listens) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            enter(&namespace);
+            let mut socket = Socket::new(NETLINK_ROUTE).unwrap();
+            socket.bind(&SocketAddr::new(0, libc::RTMGRP_IPV4_IFADDR as u32)).unwrap();
+            ready.send(()).unwrap();
+            follow(&socket, address, &shared);
+        });
+        listens.recv().unwrap();
+        Self { log, thread: Some(thread) }
+    }
+
+    /// Whether the address is there.
+    pub fn held(&self) -> bool {
+        self.log.changes.lock().unwrap().last().is_some_and(|(_, held)| *held)
+    }
+
+    /// Waits until the address is there, or is not. Gives when that came to be.
+    pub fn wait(&self, held: bool) -> Instant {
+        let changes = self.log.changes.lock().unwrap();
+        let is = |changes: &Vec<(Instant, bool)>| changes.last().is_some_and(|(_, now)| *now) == held;
+        let (changes, timeout) = self.log.changed.wait_timeout_while(changes, SOON, |changes| !is(changes)).unwrap();
+        assert!(!timeout.timed_out(), "waited {SOON:?} for the address to be {}", if held { "there" } else { "gone" });
+        changes.last().map_or_else(Instant::now, |(at, _)| *at)
+    }
+
+    /// How often it came or went.
+    pub fn changes(&self) -> usize {
+        self.log.changes.lock().unwrap().len()
+    }
+
+    pub fn stop(&mut self) {
+        self.log.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn follow(socket: &Socket, address: Ipv4Addr, log: &Log) {
+    let mut buffer = vec![0; 64 * 1024];
+    while !log.stop.load(Ordering::Relaxed) {
+        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut fds, 50_u16).unwrap() == 0 {
+            continue;
+        }
+        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()).unwrap();
+        let now = Instant::now();
+        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&buffer[..length]).unwrap();
+        let change = match message.payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(new)) if is(&new, address) => true,
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(gone)) if is(&gone, address) => false,
+            _ => continue,
+        };
+        log.changes.lock().unwrap().push((now, change));
+        log.changed.notify_all();
+    }
+}
+
+fn is(message: &AddressMessage, address: Ipv4Addr) -> bool {
+    message.attributes.contains(&AddressAttribute::Local(IpAddr::V4(address)))
+}
+
+/// Asserts that `condition` holds for the whole of `time`.
+pub fn stays(what: &str, time: Duration, condition: impl Fn() -> bool) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        assert!(condition(), "{what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
