@@ -1,1 +1,50 @@
-//! Placeholder.
+//! Full-mesh fan-out between the brokers of a cluster: every broker sends each message that its own clients published to every
+//! other broker, exactly once and in order, over mutual TLS.
+//!
+//! ```text
+//!   clients ──▶ broker ──publish──▶ origin log ──one connection to each peer──▶ peer's inbound ──deliver──▶ its broker
+//! ```
+//!
+//! The bridge lives in the broker's process: [`Bridge`] is what the broker calls, [`Local`] what it is asked.
+//!
+//! | module | subject | |
+//! |---|---|---|
+//! | [`bridge`], [`message`], [`state`] | what the broker sees | |
+//! | `frame` | the protocol between two brokers, byte by byte | pure |
+//! | `wire_message` | a message as it crosses the mesh | pure |
+//! | `fanout` | who gets what, who is let in, why nothing loops | pure |
+//! | `log`, `cursor`, `batch` | the origin log, where a peer stands in it, what goes into one write | pure |
+//! | `link`, `backoff` | the sending side's state machine for one peer | pure |
+//! | `inbound` | the receiving side's state machine for one origin: once, in order | pure |
+//! | `clock` | the hybrid logical clock | pure |
+//! | `admission` | connections that are not yet known to be a peer's | pure |
+//! | `mesh`, `spool` | what all tasks share: counters, the log behind its lock | |
+//! | `driver`, `peer`, `listener`, `incoming`, `wire` | tasks and connections | |
+
+mod admission;
+mod backoff;
+mod batch;
+pub mod bridge;
+mod clock;
+mod cursor;
+mod driver;
+mod fanout;
+mod frame;
+mod inbound;
+mod incoming;
+mod link;
+mod listener;
+mod log;
+mod mesh;
+pub mod message;
+mod peer;
+#[cfg(test)]
+mod simulation;
+mod spool;
+pub mod state;
+mod wire;
+mod wire_message;
+
+pub use bridge::{Bridge, BridgeError, Pressure};
+pub use message::{Local, Message, Stamp};
+pub use state::{BridgeState, PeerState};

@@ -1,0 +1,150 @@
+//! What the broker sees of the bridge.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use evermq_config::BrokerConfig;
+use evermq_daemon::listen::{self, ListenError};
+use evermq_daemon::tls::{Material, TlsError};
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::driver;
+use crate::mesh::{Mesh, wall_clock};
+use crate::message::{Local, Message, Stamp};
+use crate::state::BridgeState;
+
+/// One broker's place in the mesh.
+pub struct Bridge {
+    mesh: Arc<Mesh>,
+    address: SocketAddr,
+    /// Until [`Bridge::run`] takes it.
+    listener: Mutex<Option<TcpListener>>,
+    acceptor: TlsAcceptor,
+    dial: Vec<Arc<ClientConfig>>,
+}
+
+/// Whether publishers should wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pressure {
+    /// Go on.
+    Clear,
+    /// A connected peer is behind: stop reading from the publishing client until [`Bridge::relieved`] returns. Otherwise
+    /// the queue fills up and its oldest messages are lost for that peer.
+    High,
+}
+
+/// Why the bridge cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum BridgeError {
+    /// The peer port is not to be had.
+    #[error("cannot receive from other brokers")]
+    Listen(#[from] ListenError),
+    /// The listening socket cannot be used.
+    #[error("cannot use the listening socket for other brokers")]
+    Socket(#[source] io::Error),
+    /// Certificate and key do not belong together, or the like.
+    #[error("cannot prove this broker's identity to the others")]
+    Tls(#[from] TlsError),
+    /// [`Bridge::run`] was called before.
+    #[error("the bridge runs already, and runs only once")]
+    RunsAlready,
+    /// A defect of the program; the broker should stop, and be started again.
+    #[error("a task of the bridge has panicked")]
+    Panicked(#[from] tokio::task::JoinError),
+}
+
+impl Bridge {
+    /// Binds `config.peer_listen`, so that peers that come early wait instead of being refused. Needs no runtime.
+    ///
+    /// # Errors
+    /// The address or the certificates cannot be used.
+    pub fn new(config: &BrokerConfig, material: &Material, local: Arc<dyn Local>) -> Result<Arc<Self>, BridgeError> {
+        Self::on_listener(listen::tcp(config.peer_listen, false)?, config, material, local)
+    }
+
+    /// Takes a socket that listens already, in place of `config.peer_listen`.
+    ///
+    /// # Errors
+    /// The socket or the certificates cannot be used.
+    pub fn on_listener(
+        listener: TcpListener,
+        config: &BrokerConfig,
+        material: &Material,
+        local: Arc<dyn Local>,
+    ) -> Result<Arc<Self>, BridgeError> {
+        listener.set_nonblocking(true).map_err(BridgeError::Socket)?;
+        let address = listener.local_addr().map_err(BridgeError::Socket)?;
+        let dial = config.peers.iter().map(|peer| material.client_config_for(&peer.name, peer.address.ip()));
+        Ok(Arc::new(Self {
+            dial: dial.collect::<Result<_, _>>()?,
+            acceptor: TlsAcceptor::from(material.server_config()?),
+            mesh: Arc::new(Mesh::new(config, local, wall_clock())),
+            address,
+            listener: Mutex::new(Some(listener)),
+        }))
+    }
+
+    /// Where peers connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Appends a message that one of this broker's own clients published to the origin log, for every peer. Never blocks;
+    /// callable from any thread. The order of calls is the order at every peer.
+    ///
+    /// A retained message must have been stored before, so that a snapshot holds it. A message with another broker's stamp is
+    /// not taken: its origin sends it to everyone itself.
+    pub fn publish(&self, message: Arc<Message>) -> Pressure {
+        if self.mesh.peers.is_empty() {
+            return Pressure::Clear;
+        }
+        if !self.mesh.fanout.is_own(&message.stamp) {
+            error!(origin = &*message.stamp.origin, "a message of another broker was to be sent to peers, and is not");
+            return Pressure::Clear;
+        }
+        self.mesh.spool.append(message)
+    }
+
+    /// Waits while the pressure is high. Cancel-safe.
+    pub async fn relieved(&self) {
+        self.mesh.spool.relieved().await;
+    }
+
+    /// The time and origin for a message that was just published here: later than all before it, whatever their origin.
+    #[must_use]
+    pub fn next_stamp(&self) -> Stamp {
+        self.mesh.next_stamp()
+    }
+
+    /// Serves the links until `shutdown`. Then it first sends to connected peers what they do not have yet, for at most two
+    /// seconds; clients should have been disconnected before. Meant for a current-thread runtime of its own: it is one task
+    /// for each connection, and what it delivers is delivered in its thread.
+    ///
+    /// # Errors
+    /// It runs already, or a task has panicked, [`Local`]'s methods included.
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) -> Result<(), BridgeError> {
+        let listener = self.listener.lock().take().ok_or(BridgeError::RunsAlready)?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(BridgeError::Socket)?;
+        info!(address = %self.address, peers = self.mesh.peers.len(), epoch = self.mesh.epoch, "bridge is up");
+        let (mesh, acceptor, dial) = (Arc::clone(&self.mesh), self.acceptor.clone(), self.dial.clone());
+        Ok(driver::run(mesh, listener, acceptor, dial, shutdown).await?)
+    }
+
+    /// What can be seen from outside.
+    #[must_use]
+    pub fn state(&self) -> BridgeState {
+        self.mesh.state()
+    }
+}
+
+impl std::fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bridge").field("address", &self.address).finish_non_exhaustive()
+    }
+}

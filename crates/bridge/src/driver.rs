@@ -1,0 +1,49 @@
+//! Runs the tasks of one bridge and ends them in the right order.
+//!
+//! Tasks: one [`Dialer`] for each peer, and [`listener::serve`] with a task for each incoming connection. All are owned here
+//! and end when `run` does. On shutdown the dialers go first, under their own deadline: what this broker's clients published
+//! reaches the peers, which may be stopping as well and doing the same. Then the incoming links end.
+
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use tokio::net::TcpListener;
+use tokio::task::{JoinError, JoinSet};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::listener;
+use crate::mesh::Mesh;
+use crate::peer::Dialer;
+
+/// Serves all links until `shutdown` and the end of what is on its way.
+///
+/// # Errors
+/// A task has panicked.
+pub(crate) async fn run(
+    mesh: Arc<Mesh>,
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    dial: Vec<Arc<ClientConfig>>,
+    shutdown: CancellationToken,
+) -> Result<(), JoinError> {
+    let mut dialers = JoinSet::new();
+    for (index, tls) in dial.into_iter().enumerate() {
+        dialers.spawn(Dialer::new(Arc::clone(&mesh), index, tls).run(shutdown.clone()));
+    }
+    let stop_listening = CancellationToken::new();
+    let mut incoming = JoinSet::new();
+    incoming.spawn(listener::serve(mesh, listener, acceptor, stop_listening.clone()));
+    let dialers_done = async {
+        // A cluster of one broker has no dialer: there is nothing to wait for but the end.
+        shutdown.cancelled().await;
+        while dialers.join_next().await.transpose()?.is_some() {}
+        Ok(())
+    };
+    tokio::select! {
+        done = dialers_done => done?,
+        Some(ended) = incoming.join_next() => return ended?,
+    }
+    stop_listening.cancel();
+    incoming.join_next().await.unwrap_or(Ok(Ok(())))?
+}

@@ -1,0 +1,182 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const LIMIT: u32 = 4096;
+
+fn bytes_of(frame: &Frame) -> BytesMut {
+    let mut out = BytesMut::new();
+    encode(frame, &mut out);
+    out
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-z0-9-]{0,63}"
+}
+
+fn packet() -> impl Strategy<Value = BytesMut> {
+    prop::collection::vec(any::<u8>(), 0..200).prop_map(|bytes| BytesMut::from(&bytes[..]))
+}
+
+fn a_range() -> impl Strategy<Value = Range> {
+    (1..u64::MAX, any::<u64>()).prop_map(|(from, more)| Range { from, to: from.saturating_add(more) })
+}
+
+fn any_frame() -> impl Strategy<Value = Frame> {
+    prop_oneof![
+        (any::<(u8, u8, u8, u64)>(), name(), name()).prop_map(|((oldest, newest, minor, instance), cluster, host)| {
+            Frame::Hello(Hello { oldest, newest, minor, instance, cluster, host })
+        }),
+        any::<(u8, u8, u64, Option<u64>, u32)>().prop_map(|(version, minor, instance, resume, max_body)| {
+            Frame::Welcome(Welcome { version, minor, instance, resume, max_body })
+        }),
+        (any::<(u64, u64, u64)>(), packet()).prop_map(|((seq, age, time), packet)| Frame::Entry(Entry {
+            seq,
+            age,
+            time,
+            packet
+        })),
+        (any::<(u64, u64)>(), name(), packet()).prop_map(|((age, time), origin, packet)| Frame::Retained(Retained {
+            age,
+            time,
+            origin,
+            packet
+        })),
+        any::<u64>().prop_map(|base| Frame::SnapshotEnd { base }),
+        a_range().prop_map(Frame::Gap),
+        a_range().prop_map(Frame::Skip),
+        any::<u64>().prop_map(|seq| Frame::Ack { seq }),
+        Just(Frame::Ping),
+        Just(Frame::Pong),
+        "\\PC{0,80}".prop_map(|text| Frame::Error { text }),
+        Just(Frame::Bye),
+    ]
+}
+
+/// Feeds `bytes` in two or more pieces and gives every frame.
+fn decode_in_pieces(bytes: &[u8], cuts: &[usize]) -> Result<Vec<Frame>, FrameError> {
+    let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).chain([bytes.len()]).collect();
+    ends.sort_unstable();
+    let (mut buffer, mut frames, mut at) = (BytesMut::new(), Vec::new(), 0);
+    for end in ends {
+        buffer.extend_from_slice(&bytes[at..end]);
+        at = end;
+        while let Some(frame) = decode(&mut buffer, LIMIT)? {
+            frames.push(frame);
+        }
+    }
+    assert!(buffer.is_empty(), "bytes are left over");
+    Ok(frames)
+}
+
+proptest! {
+    #[test]
+    fn frames_come_back_whole_however_they_are_split(
+        frames in prop::collection::vec(any_frame(), 1..8),
+        cuts in prop::collection::vec(any::<usize>(), 0..12),
+    ) {
+        let mut bytes = BytesMut::new();
+        for frame in &frames {
+            encode(frame, &mut bytes);
+        }
+        prop_assert_eq!(decode_in_pieces(&bytes, &cuts).unwrap(), frames);
+    }
+
+    #[test]
+    fn a_frame_cut_short_waits_for_the_rest(frame in any_frame()) {
+        let bytes = bytes_of(&frame);
+        for end in 0..bytes.len() {
+            let mut buffer = BytesMut::from(&bytes[..end]);
+            prop_assert_eq!(decode(&mut buffer, LIMIT), Ok(None));
+            prop_assert_eq!(&buffer[..], &bytes[..end], "nothing is taken out early");
+            if end >= HEADER {
+                prop_assert_eq!(missing(&buffer), bytes.len() - end);
+            }
+        }
+    }
+
+    #[test]
+    fn a_longer_body_of_a_newer_minor_is_read(frame in any_frame(), more in prop::collection::vec(any::<u8>(), 1..20)) {
+        // Bodies that end with a packet or a text have no end of their own, so nothing can be appended to those.
+        prop_assume!(!matches!(frame, Frame::Entry(_) | Frame::Retained(_) | Frame::Error { .. }));
+        let mut bytes = bytes_of(&frame);
+        bytes.extend_from_slice(&more);
+        let length = u32::try_from(bytes.len() - HEADER).unwrap();
+        bytes[..4].copy_from_slice(&length.to_be_bytes());
+        prop_assert_eq!(decode(&mut bytes, LIMIT), Ok(Some(frame)));
+    }
+
+    #[test]
+    fn garbage_never_panics_and_never_grows(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let mut buffer = BytesMut::from(&bytes[..]);
+        while let Ok(Some(_)) = decode(&mut buffer, LIMIT) {}
+        prop_assert!(buffer.len() <= bytes.len());
+    }
+
+    #[test]
+    fn a_damaged_frame_never_panics(frame in any_frame(), at in any::<usize>(), value in any::<u8>()) {
+        let mut bytes = bytes_of(&frame);
+        let at = at % bytes.len();
+        bytes[at] = value;
+        while let Ok(Some(_)) = decode(&mut bytes, LIMIT) {}
+    }
+}
+
+#[test]
+fn layouts_are_as_documented() {
+    let hello = Hello { oldest: 1, newest: 2, minor: 3, instance: 4, cluster: "c".into(), host: "ab".into() };
+    assert_eq!(bytes_of(&Frame::Hello(hello))[..], *b"\0\0\0\x14\x01EvMQ\x01\x02\x03\0\0\0\0\0\0\0\x04\x01c\x02ab");
+    let welcome = Welcome { version: 1, minor: 0, instance: 9, resume: Some(7), max_body: 256 };
+    assert_eq!(
+        bytes_of(&Frame::Welcome(welcome))[..],
+        *b"\0\0\0\x17\x02\x01\0\0\0\0\0\0\0\0\x09\x01\0\0\0\0\0\0\0\x07\0\0\x01\0"
+    );
+    let entry = Entry { seq: 1, age: 2, time: 3, packet: BytesMut::from("xy") };
+    assert_eq!(
+        bytes_of(&Frame::Entry(entry))[..],
+        *b"\0\0\0\x1a\x03\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03xy"
+    );
+    assert_eq!(entry_body(2), 26);
+    assert_eq!(bytes_of(&Frame::Ping)[..], *b"\0\0\0\0\x09");
+    assert_eq!(
+        bytes_of(&Frame::Gap(Range { from: 1, to: 2 }))[..],
+        *b"\0\0\0\x10\x06\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02"
+    );
+}
+
+#[test]
+fn a_length_above_the_limit_is_refused_from_the_header() {
+    let mut buffer = BytesMut::from(&b"\xff\xff\xff\xff\x03"[..]);
+    assert_eq!(decode(&mut buffer, LIMIT), Err(FrameError::TooLong { length: u32::MAX, limit: LIMIT }));
+}
+
+#[test]
+fn unknown_kinds_are_refused_below_128_and_ignored_above() {
+    let mut buffer = BytesMut::from(&b"\0\0\0\x02\x80xx\0\0\0\0\x09"[..]);
+    assert_eq!(decode(&mut buffer, LIMIT), Ok(Some(Frame::Ping)));
+    let mut buffer = BytesMut::from(&b"\0\0\0\0\x7f"[..]);
+    assert_eq!(decode(&mut buffer, LIMIT), Err(FrameError::UnknownKind(127)));
+}
+
+#[test]
+fn a_stranger_is_told_from_a_broken_peer() {
+    let mut buffer = BytesMut::from(&b"\0\0\0\x04\x01HTTP"[..]);
+    assert_eq!(decode(&mut buffer, LIMIT), Err(FrameError::BadMagic));
+    let mut buffer = BytesMut::from(&b"\0\0\0\x04\x01EvMQ"[..]);
+    assert_eq!(decode(&mut buffer, LIMIT), Err(FrameError::Malformed("HELLO")));
+}
+
+#[test]
+fn empty_and_backward_ranges_are_refused() {
+    for range in [Range { from: 0, to: 4 }, Range { from: 5, to: 4 }] {
+        let mut bytes = bytes_of(&Frame::Gap(range));
+        assert_eq!(decode(&mut bytes, LIMIT), Err(FrameError::Malformed("GAP")));
+    }
+}
+
+#[test]
+fn error_texts_are_cut_at_a_character() {
+    let text = "é".repeat(400);
+    let mut bytes = bytes_of(&Frame::Error { text });
+    assert_eq!(decode(&mut bytes, LIMIT), Ok(Some(Frame::Error { text: "é".repeat(256) })));
+}

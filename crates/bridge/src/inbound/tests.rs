@@ -1,0 +1,230 @@
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use super::*;
+
+#[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+fn hello(instance: u64) -> Hello {
+    Hello { oldest: 1, newest: 1, minor: 0, instance, cluster: "c".into(), host: "origin".into() }
+}
+
+fn entry(seq: u64) -> Entry {
+    Entry { seq, age: 0, time: seq, packet: BytesMut::new() }
+}
+
+fn actions(inbound: &mut Inbound) -> Vec<Action> {
+    std::iter::from_fn(|| inbound.poll_action()).collect()
+}
+
+fn welcome(resume: Option<u64>) -> Action {
+    Action::Send(Frame::Welcome(Welcome { version: 1, minor: 0, instance: 7, resume, max_body: 1000 }))
+}
+
+fn ack(seq: u64) -> Action {
+    Action::Send(Frame::Ack { seq })
+}
+
+/// A link on which the snapshot ended at `base`.
+fn linked(base: u64, now: Instant) -> (Inbound, LinkId) {
+    let mut inbound = Inbound::new(7, 1000);
+    let id = inbound.handle_hello(&hello(1), now);
+    inbound.handle_frame(Frame::SnapshotEnd { base });
+    actions(&mut inbound);
+    (inbound, id)
+}
+
+fn is_broken_off(actions: &[Action]) -> bool {
+    matches!(
+        actions,
+        [
+            Action::Send(Frame::Error { .. }),
+            Action::Close,
+            Action::Changed(Change { violated: true, to: "no link", .. })
+        ]
+    )
+}
+
+#[test]
+fn a_new_origin_is_welcomed_and_gives_its_snapshot_first() {
+    let now = start();
+    let mut inbound = Inbound::new(7, 1000);
+    let id = inbound.handle_hello(&hello(1), now);
+    assert!(inbound.is_current(id));
+    assert!(matches!(&actions(&mut inbound)[..], [first, Action::Changed(_)] if *first == welcome(None)));
+    let retained = Retained { age: 0, time: 1, origin: "x".into(), packet: BytesMut::new() };
+    inbound.handle_frame(Frame::Retained(retained.clone()));
+    inbound.handle_frame(Frame::SnapshotEnd { base: 4 });
+    inbound.handle_frame(Frame::Entry(entry(5)));
+    inbound.handle_frame(Frame::Entry(entry(6)));
+    inbound.handle_read_end();
+    assert_eq!(
+        actions(&mut inbound),
+        [Action::ApplyRetained(retained), Action::Deliver(entry(5)), Action::Deliver(entry(6)), ack(6)]
+    );
+    inbound.handle_read_end();
+    assert_eq!(actions(&mut inbound), [], "one acknowledgement is enough");
+}
+
+#[test]
+fn what_came_before_is_not_delivered_again() {
+    let (mut inbound, _) = linked(0, start());
+    for seq in [1, 2, 1, 2, 3] {
+        inbound.handle_frame(Frame::Entry(entry(seq)));
+    }
+    inbound.handle_read_end();
+    assert_eq!(
+        actions(&mut inbound),
+        [
+            Action::Deliver(entry(1)),
+            Action::Deliver(entry(2)),
+            Action::Duplicate,
+            Action::Duplicate,
+            Action::Deliver(entry(3)),
+            ack(3)
+        ]
+    );
+}
+
+#[test]
+fn a_hole_breaks_the_connection_off() {
+    let frames: [Frame; 5] = [
+        Frame::Entry(entry(7)),
+        Frame::Gap(Range { from: 7, to: 9 }),
+        Frame::Skip(Range { from: 7, to: 9 }),
+        Frame::SnapshotEnd { base: 9 },
+        Frame::Pong,
+    ];
+    for frame in frames {
+        let (mut inbound, id) = linked(5, start());
+        inbound.handle_frame(frame.clone());
+        assert!(is_broken_off(&actions(&mut inbound)), "{frame:?}");
+        assert!(!inbound.is_current(id));
+        inbound.handle_frame(Frame::Entry(entry(6)));
+        assert_eq!(actions(&mut inbound), [], "nothing is delivered from a broken connection");
+    }
+}
+
+#[test]
+fn nothing_is_delivered_before_the_snapshot_is_complete() {
+    for frame in [Frame::Entry(entry(1)), Frame::Gap(Range { from: 1, to: 2 })] {
+        let mut inbound = Inbound::new(7, 1000);
+        inbound.handle_hello(&hello(1), start());
+        actions(&mut inbound);
+        inbound.handle_frame(frame);
+        assert!(is_broken_off(&actions(&mut inbound)));
+    }
+}
+
+#[test]
+fn gaps_are_counted_exactly_and_skips_are_not() {
+    let (mut inbound, _) = linked(5, start());
+    inbound.handle_frame(Frame::Gap(Range { from: 6, to: 8 }));
+    inbound.handle_frame(Frame::Gap(Range { from: 6, to: 8 }));
+    inbound.handle_frame(Frame::Gap(Range { from: 7, to: 10 }));
+    inbound.handle_frame(Frame::Skip(Range { from: 11, to: 12 }));
+    inbound.handle_frame(Frame::Entry(entry(13)));
+    inbound.handle_read_end();
+    assert_eq!(
+        actions(&mut inbound),
+        [
+            Action::Missed(Range { from: 6, to: 8 }),
+            Action::Missed(Range { from: 9, to: 10 }),
+            Action::Deliver(entry(13)),
+            ack(13)
+        ]
+    );
+}
+
+#[test]
+fn a_returning_origin_goes_on_where_it_was() {
+    let now = start();
+    let (mut inbound, old) = linked(0, now);
+    inbound.handle_frame(Frame::Entry(entry(1)));
+    inbound.handle_lost("reset".into(), false);
+    assert_eq!(inbound.poll_timeout(), None);
+    actions(&mut inbound);
+    let new = inbound.handle_hello(&hello(1), now);
+    assert_eq!(actions(&mut inbound)[0], welcome(Some(1)));
+    assert!(inbound.is_current(new) && !inbound.is_current(old));
+}
+
+#[test]
+fn a_newer_connection_replaces_the_older_one() {
+    let now = start();
+    let (mut inbound, old) = linked(3, now);
+    let new = inbound.handle_hello(&hello(1), now);
+    assert!(inbound.is_current(new) && !inbound.is_current(old));
+    let all = actions(&mut inbound);
+    assert_eq!(all[0], welcome(Some(3)));
+    assert!(matches!(&all[1..], [Action::Changed(Change { from: "linked", to: "linked", .. })]));
+}
+
+#[test]
+fn instances_do_not_disturb_each_other() {
+    let now = start();
+    let (mut inbound, _) = linked(3, now);
+    inbound.handle_hello(&hello(2), now);
+    assert_eq!(actions(&mut inbound)[0], welcome(None), "the origin has restarted");
+    inbound.handle_frame(Frame::SnapshotEnd { base: 0 });
+    inbound.handle_frame(Frame::Entry(entry(1)));
+    actions(&mut inbound);
+    inbound.handle_hello(&hello(1), now);
+    assert_eq!(actions(&mut inbound)[0], welcome(Some(3)), "a connection of before, accepted late");
+    inbound.handle_hello(&hello(2), now);
+    assert_eq!(actions(&mut inbound)[0], welcome(Some(1)));
+    for instance in 3..=20 {
+        inbound.handle_hello(&hello(instance), now);
+    }
+    assert_eq!(inbound.instances.len(), INSTANCES, "what is remembered is bounded");
+}
+
+#[test]
+fn silence_ends_the_link() {
+    let now = start();
+    let (mut inbound, _) = linked(0, now);
+    assert_eq!(inbound.poll_timeout(), Some(now + DEAD_AFTER));
+    inbound.handle_bytes(now + Duration::from_secs(1));
+    inbound.handle_frame(Frame::Ping);
+    assert_eq!(actions(&mut inbound), [Action::Send(Frame::Pong)]);
+    let end = now + Duration::from_secs(1) + DEAD_AFTER;
+    assert_eq!(inbound.poll_timeout(), Some(end));
+    inbound.handle_timeout(end);
+    assert!(matches!(actions(&mut inbound)[..], [Action::Close, Action::Changed(_)]));
+    assert!(!inbound.is_linked());
+}
+
+#[test]
+fn a_long_frame_brings_signs_of_life_back() {
+    let now = start();
+    let (mut inbound, _) = linked(0, now);
+    let mut at = now;
+    let mut pongs = 0;
+    for _ in 0..100 {
+        at += Duration::from_millis(100);
+        inbound.handle_bytes(at);
+        inbound.handle_read_end();
+        if inbound.poll_timeout().is_some_and(|timeout| timeout <= at) {
+            inbound.handle_timeout(at);
+        }
+        pongs += actions(&mut inbound).iter().filter(|action| **action == Action::Send(Frame::Pong)).count();
+    }
+    assert!((15..=20).contains(&pongs), "one each half second: {pongs}");
+    assert!(inbound.is_linked());
+}
+
+#[test]
+fn shutdown_acknowledges_and_says_bye() {
+    let (mut inbound, _) = linked(0, start());
+    inbound.handle_frame(Frame::Entry(entry(1)));
+    inbound.handle_shutdown();
+    let all = actions(&mut inbound);
+    assert_eq!(all[..4], [Action::Deliver(entry(1)), ack(1), Action::Send(Frame::Bye), Action::Close]);
+    assert!(matches!(all[4..], [Action::Changed(_)]));
+    inbound.handle_shutdown();
+    assert_eq!(actions(&mut inbound), []);
+}

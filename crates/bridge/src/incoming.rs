@@ -1,0 +1,190 @@
+//! The task that takes one peer's messages from one connection: drives [`Inbound`](crate::inbound::Inbound).
+//!
+//! All machine calls and the deliveries that they bring about happen under the origin's lock, without a wait in between. So a
+//! newer connection of the same origin finds everything delivered that was applied, and an older one can deliver nothing after it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::frame::{self, Entry, Hello, Range, Retained};
+use crate::inbound::{Action, Change, LinkId};
+use crate::mesh::{Mesh, Origin, PeerSlot, add, now};
+use crate::message::Stamp;
+use crate::peer::sleep_until;
+use crate::wire::{Progress, Wire};
+use crate::wire_message::{self, MessageError};
+
+/// Up to here a packet is copied out of the read buffer of 64 KiB.
+const SMALL_PACKET: usize = 8 * 1024;
+
+/// One connection of a peer whose identity is proven.
+pub(crate) struct Incoming<S> {
+    mesh: Arc<Mesh>,
+    index: usize,
+    /// The peer's name as it stands in the stamps of its messages.
+    origin: Arc<str>,
+    id: LinkId,
+    wire: Wire<S>,
+    replaced: CancellationToken,
+    closing: Option<Closing>,
+}
+
+enum Closing {
+    /// After what is to be sent.
+    Politely,
+    /// A newer connection has taken over.
+    AtOnce,
+}
+
+impl<S: AsyncRead + AsyncWrite> Incoming<S> {
+    /// Begins the link; an older one of the same peer is replaced. The peer is known to be up now, so the link to it need not
+    /// wait either.
+    pub(crate) fn begin(mesh: Arc<Mesh>, index: usize, hello: &Hello, wire: Wire<S>) -> Self {
+        let replaced = CancellationToken::new();
+        let origin = Arc::from(mesh.fanout.peers()[index].name.as_str());
+        let id = {
+            let mut origin = mesh.peers[index].origin.lock();
+            std::mem::replace(&mut origin.current, replaced.clone()).cancel();
+            origin.machine.handle_hello(hello, now())
+        };
+        mesh.peers[index].seen.notify_one();
+        Self { mesh, index, origin, id, wire, replaced, closing: None }
+    }
+
+    /// Until the connection ends, is replaced, or `shutdown`.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        self.with_machine(|_, _| {});
+        while self.closing.is_none() {
+            let timeout = self.mesh.peers[self.index].origin.lock().machine.poll_timeout();
+            tokio::select! {
+                () = self.replaced.cancelled() => self.closing = Some(Closing::AtOnce),
+                () = shutdown.cancelled() => self.with_machine(|origin, _| origin.machine.handle_shutdown()),
+                () = sleep_until(timeout) => self.with_machine(|origin, _| origin.machine.handle_timeout(now())),
+                progress = self.wire.progress() => self.handle_progress(progress),
+            }
+        }
+        match self.closing {
+            Some(Closing::Politely) => self.wire.finish().await,
+            Some(Closing::AtOnce) | None => {}
+        }
+    }
+
+    fn handle_progress(&mut self, progress: Progress) {
+        match progress {
+            Progress::Sent => {}
+            Progress::Ended(error) => {
+                let reason = match error.kind() {
+                    std::io::ErrorKind::UnexpectedEof => "it has closed the connection".to_owned(),
+                    _ => error.to_string(),
+                };
+                self.with_machine(|origin, _| origin.machine.handle_lost(reason, false));
+            }
+            Progress::Received => {
+                let max_body = self.mesh.max_body;
+                self.with_machine(|origin, incoming| {
+                    let now = now();
+                    origin.machine.handle_bytes(now);
+                    loop {
+                        match incoming.wire.next_frame(max_body) {
+                            Ok(Some(frame)) => origin.machine.handle_frame(frame),
+                            Ok(None) => break origin.machine.handle_read_end(),
+                            Err(error) => break origin.machine.handle_lost(error.to_string(), true),
+                        }
+                        incoming.perform_actions(origin, now);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Feeds the machine, if this is still the current link, and carries out what it says.
+    fn with_machine(&mut self, feed: impl FnOnce(&mut Origin, &mut Self)) {
+        let mesh = Arc::clone(&self.mesh);
+        let mut origin = mesh.peers[self.index].origin.lock();
+        if !origin.machine.is_current(self.id) {
+            self.closing = Some(Closing::AtOnce);
+            return;
+        }
+        feed(&mut origin, self);
+        self.perform_actions(&mut origin, now());
+    }
+
+    fn perform_actions(&mut self, origin: &mut Origin, now: Instant) {
+        while let Some(action) = origin.machine.poll_action() {
+            match action {
+                Action::Send(frame) => frame::encode(&frame, self.wire.output()),
+                Action::Deliver(entry) => self.deliver(entry, now),
+                Action::ApplyRetained(retained) => self.apply_retained(retained, now),
+                Action::Missed(range) => self.count_missed(range),
+                Action::Duplicate => add(&self.slot().counters.duplicates, 1),
+                Action::Close => self.closing = Some(Closing::Politely),
+                Action::Changed(change) => self.report(&change, origin.machine.is_linked()),
+            }
+        }
+    }
+
+    fn deliver(&self, entry: Entry, now: Instant) {
+        let stamp = Stamp { time: entry.time, origin: Arc::clone(&self.origin) };
+        self.mesh.clock.observe(entry.time);
+        match wire_message::decode(of_its_own(entry.packet), stamp, entry.age, now) {
+            Ok(message) => {
+                add(&self.slot().counters.received, 1);
+                self.mesh.local.deliver(message);
+            }
+            Err(error) => self.count_malformed(Some(entry.seq), &error),
+        }
+    }
+
+    fn apply_retained(&self, retained: Retained, now: Instant) {
+        let stamp = Stamp { time: retained.time, origin: Arc::from(retained.origin) };
+        self.mesh.clock.observe(retained.time);
+        match wire_message::decode(of_its_own(retained.packet), stamp, retained.age, now) {
+            Ok(message) => self.mesh.local.apply_retained(message),
+            Err(error) => self.count_malformed(None, &error),
+        }
+    }
+
+    /// To break the connection off would not help: the peer would send the same message again, for ever.
+    fn count_malformed(&self, seq: Option<u64>, error: &MessageError) {
+        add(&self.slot().counters.malformed, 1);
+        warn!(peer = &*self.origin, seq, %error, "peer's message cannot be understood and is left out");
+    }
+
+    fn count_missed(&self, range: Range) {
+        let messages = range.to - range.from + 1;
+        add(&self.slot().counters.missed, messages);
+        info!(
+            peer = &*self.origin,
+            messages,
+            from_seq = range.from,
+            to_seq = range.to,
+            "peer no longer has messages that this broker missed"
+        );
+    }
+
+    fn report(&self, change: &Change, linked: bool) {
+        self.slot().counters.receiving.store(linked, Ordering::Relaxed);
+        let (peer, from, to, reason) = (&*self.origin, change.from, change.to, change.reason.as_str());
+        if change.violated {
+            warn!(peer, from, to, reason, "link from peer");
+        } else {
+            info!(peer, from, to, reason, "link from peer");
+        }
+    }
+
+    fn slot(&self) -> &PeerSlot {
+        &self.mesh.peers[self.index]
+    }
+}
+
+/// A small packet gets bytes of its own. One that shares the read buffer would keep all of it alive for as long as one session's
+/// queue or the retained store holds the message, and no bound on queued bytes would count that.
+fn of_its_own(packet: BytesMut) -> BytesMut {
+    if packet.len() < SMALL_PACKET { BytesMut::from(&packet[..]) } else { packet }
+}

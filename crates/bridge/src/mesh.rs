@@ -1,0 +1,176 @@
+//! What all tasks of one bridge share, and its counters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use evermq_config::BrokerConfig;
+use evermq_daemon::listen::SocketOptions;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::HybridClock;
+use crate::fanout::Fanout;
+use crate::frame::{self, Hello, MINOR, VERSIONS};
+use crate::inbound::Inbound;
+use crate::log::Bounds;
+use crate::message::{Local, Stamp};
+use crate::spool::Spool;
+use crate::state::{BridgeState, PeerState};
+
+/// A packet grows by at most this much on its way into the mesh: properties that MQTT 3.1.1 lacks, and a topic name where the
+/// client had sent an alias.
+const PACKET_GROWTH: u32 = 66_000;
+
+/// One broker's place in the mesh, as its tasks see it.
+pub(crate) struct Mesh {
+    pub(crate) fanout: Fanout,
+    pub(crate) local: Arc<dyn Local>,
+    pub(crate) spool: Spool,
+    pub(crate) clock: HybridClock,
+    /// When this log began, in nanoseconds since 1970.
+    pub(crate) epoch: u64,
+    pub(crate) socket: SocketOptions,
+    pub(crate) max_body: u32,
+    /// In the order of [`Fanout::peers`].
+    pub(crate) peers: Vec<PeerSlot>,
+    pub(crate) strangers: AtomicU64,
+}
+
+/// What is shared about one peer.
+pub(crate) struct PeerSlot {
+    /// What it sends; one lock, so that one connection at a time delivers.
+    pub(crate) origin: Mutex<Origin>,
+    /// It has connected to us: its dialer need not wait any longer.
+    pub(crate) seen: Notify,
+    pub(crate) counters: Counters,
+}
+
+/// What a peer sends.
+pub(crate) struct Origin {
+    pub(crate) machine: Inbound,
+    /// Ends the task of the current link.
+    pub(crate) current: CancellationToken,
+}
+
+/// Figures of one peer. Relaxed everywhere: each is read on its own.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) connected: AtomicBool,
+    pub(crate) receiving: AtomicBool,
+    pub(crate) sent: AtomicU64,
+    pub(crate) acknowledged: AtomicU64,
+    pub(crate) resent: AtomicU64,
+    pub(crate) expired: AtomicU64,
+    pub(crate) lost: AtomicU64,
+    pub(crate) gaps: AtomicU64,
+    pub(crate) received: AtomicU64,
+    pub(crate) duplicates: AtomicU64,
+    pub(crate) missed: AtomicU64,
+    pub(crate) malformed: AtomicU64,
+    pub(crate) last_error: Mutex<Option<String>>,
+}
+
+impl Mesh {
+    /// `epoch` is the wall clock in nanoseconds since 1970.
+    pub(crate) fn new(config: &BrokerConfig, local: Arc<dyn Local>, epoch: u64) -> Self {
+        let broker = &config.broker;
+        let bounds = Bounds { messages: broker.peer_queue_messages, bytes: broker.peer_queue_bytes };
+        let fields = u32::try_from(frame::MAX_FIELDS).expect("some hundred bytes");
+        let max_body = broker.max_packet_size.saturating_add(PACKET_GROWTH).saturating_add(fields);
+        let slot = |_: &_| PeerSlot {
+            origin: Mutex::new(Origin { machine: Inbound::new(epoch, max_body), current: CancellationToken::new() }),
+            seen: Notify::new(),
+            counters: Counters::default(),
+        };
+        Self {
+            fanout: Fanout::new(config.cluster.clone(), &config.host, config.peers.clone()),
+            local,
+            spool: Spool::new(bounds, config.peers.len()),
+            clock: HybridClock::default(),
+            epoch,
+            socket: SocketOptions { keepalive: broker.tcp_keepalive, user_timeout: broker.tcp_user_timeout },
+            max_body,
+            peers: config.peers.iter().map(slot).collect(),
+            strangers: AtomicU64::new(0),
+        }
+    }
+
+    /// How this broker begins a connection to a peer.
+    pub(crate) fn hello(&self) -> Hello {
+        Hello {
+            oldest: VERSIONS.0,
+            newest: VERSIONS.1,
+            minor: MINOR,
+            instance: self.epoch,
+            cluster: self.fanout.cluster().as_str().to_owned(),
+            host: self.fanout.me().to_string(),
+        }
+    }
+
+    /// A stamp later than all before it.
+    pub(crate) fn next_stamp(&self) -> Stamp {
+        Stamp { time: self.clock.next(wall_clock()), origin: Arc::clone(self.fanout.me()) }
+    }
+
+    /// What can be seen from outside.
+    pub(crate) fn state(&self) -> BridgeState {
+        let log = self.spool.state();
+        BridgeState {
+            origin: self.fanout.me().to_string(),
+            epoch: self.epoch,
+            last_seq: log.last,
+            log_messages: log.messages,
+            log_bytes: log.bytes,
+            pressure: log.high,
+            strangers: read(&self.strangers),
+            peers: (0..self.peers.len()).map(|index| self.peer_state(index)).collect(),
+        }
+    }
+
+    fn peer_state(&self, index: usize) -> PeerState {
+        let peer = &self.fanout.peers()[index];
+        let slot = &self.peers[index];
+        let counters = &slot.counters;
+        PeerState {
+            name: peer.name.as_str().to_owned(),
+            address: peer.address,
+            connected: counters.connected.load(Ordering::Relaxed),
+            receiving: counters.receiving.load(Ordering::Relaxed),
+            lag: self.spool.lag(index),
+            sent: read(&counters.sent),
+            acknowledged: read(&counters.acknowledged),
+            resent: read(&counters.resent),
+            expired: read(&counters.expired),
+            lost: read(&counters.lost),
+            gaps: read(&counters.gaps),
+            received: read(&counters.received),
+            duplicates: read(&counters.duplicates),
+            missed: read(&counters.missed),
+            malformed: read(&counters.malformed),
+            last_error: counters.last_error.lock().clone(),
+        }
+    }
+}
+
+/// Adds to a counter.
+pub(crate) fn add(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::Relaxed);
+}
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// The monotonic clock, as the machines get it.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Nanoseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "the hybrid logical clock follows the wall clock")]
+pub(crate) fn wall_clock() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,302 @@
+//! The task that brings this broker's log to one peer: drives [`Link`], owns its connection.
+//!
+//! It spawns nothing: connecting, sending, receiving acknowledgements and timers are branches of one `select!`, each of them
+//! cancel-safe. It ends when the link is stopped, after the token is cancelled.
+
+use std::future::{Future, pending};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use evermq_daemon::{listen, tls};
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::batch;
+use crate::frame::{self, Frame};
+use crate::link::{Action, Change, Link, Loss, State};
+use crate::log::Read;
+use crate::mesh::{Mesh, add, now};
+use crate::message::Message;
+use crate::wire::{Progress, Wire};
+use crate::wire_message;
+
+/// Bytes of a snapshot that are written at one time.
+const SNAPSHOT_BYTES: usize = 64 * 1024;
+/// Frames from the receiver are small.
+const MAX_ANSWER: u32 = frame::MAX_GREETING;
+
+/// Brings the log to one peer.
+pub(crate) struct Dialer {
+    mesh: Arc<Mesh>,
+    index: usize,
+    tls: TlsConnector,
+    link: Link,
+    connection: Connection,
+    snapshot: Option<Snapshot>,
+}
+
+enum Connection {
+    None,
+    Opening(Pin<Box<dyn Future<Output = Result<TlsStream<TcpStream>, io::Error>> + Send>>),
+    Open(Box<Wire<TlsStream<TcpStream>>>),
+}
+
+/// Retained messages that are still to be sent.
+struct Snapshot {
+    messages: std::vec::IntoIter<Arc<Message>>,
+    base: u64,
+}
+
+enum Event {
+    Opened(Box<Result<TlsStream<TcpStream>, io::Error>>),
+    Progress(Progress),
+}
+
+impl Dialer {
+    /// For the peer at `index`; `tls` accepts that peer's certificate only.
+    pub(crate) fn new(mesh: Arc<Mesh>, index: usize, tls: Arc<ClientConfig>) -> Self {
+        let seed = mesh.epoch.wrapping_add(index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let link = Link::new(mesh.hello(), seed, now());
+        Self { mesh, index, tls: TlsConnector::from(tls), link, connection: Connection::None, snapshot: None }
+    }
+
+    /// Until `shutdown`, and then until the peer has everything or a deadline has passed.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let mesh = Arc::clone(&self.mesh);
+        let mut stopping = false;
+        self.link.handle_start(now());
+        loop {
+            self.perform_actions().await;
+            if self.link.state() == State::Stopped {
+                return;
+            }
+            tokio::select! {
+                () = shutdown.cancelled(), if !stopping => {
+                    stopping = true;
+                    self.link.handle_shutdown(mesh.spool.state().last, now());
+                }
+                () = sleep_until(self.link.poll_timeout()) => self.handle_timeout(),
+                () = mesh.peers[self.index].seen.notified() => self.link.handle_seen(now()),
+                () = mesh.spool.news(self.index) => self.link.handle_news(),
+                event = self.connection.event() => self.handle_event(event),
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self) {
+        if !self.link.state().is_up() {
+            self.link.handle_log_start(self.mesh.spool.first());
+        }
+        self.link.handle_timeout(now());
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::Opened(opened) => match *opened {
+                Ok(stream) => {
+                    self.connection = Connection::Open(Box::new(Wire::new(stream, usize::MAX)));
+                    self.link.handle_opened(now());
+                }
+                Err(error) => {
+                    self.connection = Connection::None;
+                    self.handle_lost(&error);
+                }
+            },
+            Event::Progress(Progress::Ended(error)) => self.handle_lost(&error),
+            Event::Progress(Progress::Sent) if self.snapshot.is_some() => self.continue_snapshot(),
+            Event::Progress(Progress::Sent) => self.link.handle_writable(),
+            Event::Progress(Progress::Received) => self.handle_received(),
+        }
+    }
+
+    fn handle_lost(&mut self, error: &io::Error) {
+        let reason = match error.kind() {
+            io::ErrorKind::UnexpectedEof => "peer has closed the connection".to_owned(),
+            _ => error.to_string(),
+        };
+        self.link.handle_lost(reason, is_refusal(error), now());
+    }
+
+    fn handle_received(&mut self) {
+        let Connection::Open(wire) = &mut self.connection else { return };
+        let now = now();
+        self.link.handle_bytes(now);
+        loop {
+            match wire.next_frame(MAX_ANSWER) {
+                Ok(Some(frame)) => self.link.handle_frame(frame, now),
+                Ok(None) => return,
+                Err(error) => return self.link.handle_lost(error.to_string(), true, now),
+            }
+        }
+    }
+
+    async fn perform_actions(&mut self) {
+        while let Some(action) = self.link.poll_action() {
+            match action {
+                Action::Connect => self.connection = self.connect(),
+                Action::Send(frame) => self.send(&frame),
+                Action::Snapshot { base } => {
+                    self.snapshot = Some(Snapshot { messages: self.mesh.local.retained().into_iter(), base });
+                    self.continue_snapshot();
+                }
+                Action::Read(room) => self.read(room),
+                Action::Attach(acknowledged) => self.mesh.spool.attach(self.index, acknowledged),
+                Action::Acknowledged(seq) => self.acknowledged(seq),
+                Action::Detach => self.mesh.spool.detach(self.index),
+                Action::Losing(loss) => self.warn_of(loss),
+                Action::Lost(range) => self.count_lost(range),
+                Action::Close { last_word } => self.close(last_word).await,
+                Action::Changed(change) => self.report(&change),
+            }
+        }
+    }
+
+    fn connect(&self) -> Connection {
+        let peer = self.mesh.fanout.peers()[self.index].clone();
+        let (tls, options) = (self.tls.clone(), self.mesh.socket);
+        Connection::Opening(Box::pin(async move {
+            let stream = TcpStream::connect(peer.address).await?;
+            listen::tune(&stream, options)?;
+            tls.connect(tls::server_name(&peer.name), stream).await
+        }))
+    }
+
+    async fn close(&mut self, last_word: bool) {
+        self.snapshot = None;
+        let connection = std::mem::replace(&mut self.connection, Connection::None);
+        if let (Connection::Open(wire), true) = (connection, last_word) {
+            wire.finish().await;
+        }
+    }
+
+    fn send(&mut self, frame: &Frame) {
+        if let Connection::Open(wire) = &mut self.connection {
+            frame::encode(frame, wire.output());
+        }
+    }
+
+    fn read(&mut self, room: crate::cursor::Room) {
+        let Connection::Open(wire) = &mut self.connection else { return };
+        let now = now();
+        match self.mesh.spool.read(self.index, room) {
+            Read::Entries(entries) => {
+                let batch = batch::write(room.from, &entries, self.link.max_body(), now, wire.output());
+                let counters = &self.mesh.peers[self.index].counters;
+                add(&counters.sent, batch.messages);
+                add(&counters.expired, batch.expired);
+                add(&counters.resent, self.link.handle_batch(&batch));
+            }
+            Read::Gone { first } => self.link.handle_gone(first),
+            Read::End => self.link.handle_end(now),
+        }
+    }
+
+    fn continue_snapshot(&mut self) {
+        let (Some(snapshot), Connection::Open(wire)) = (&mut self.snapshot, &mut self.connection) else { return };
+        let now = now();
+        let out = wire.output();
+        while out.len() < SNAPSHOT_BYTES {
+            let Some(message) = snapshot.messages.next() else {
+                frame::encode(&Frame::SnapshotEnd { base: snapshot.base }, out);
+                self.snapshot = None;
+                return self.link.handle_snapshot_sent();
+            };
+            write_retained(&message, self.link.max_body(), now, out);
+        }
+    }
+
+    fn acknowledged(&self, seq: u64) {
+        let before = self.mesh.spool.acknowledge(self.index, seq);
+        add(&self.mesh.peers[self.index].counters.acknowledged, seq.saturating_sub(before));
+    }
+
+    fn name(&self) -> &str {
+        self.mesh.fanout.peers()[self.index].name.as_str()
+    }
+
+    fn warn_of(&self, loss: Loss) {
+        let peer = self.name();
+        match loss {
+            Loss::LogFull => warn!(
+                peer,
+                "peer misses messages: the queue for it is full, and the oldest ones are dropped; \
+                 broker.peer_queue_messages and broker.peer_queue_bytes bound it"
+            ),
+            Loss::TooLarge => warn!(
+                peer,
+                max_body = self.link.max_body(),
+                "peer misses messages: they are larger than it takes; compare broker.max_packet_size on both hosts"
+            ),
+        }
+    }
+
+    fn count_lost(&self, range: frame::Range) {
+        let counters = &self.mesh.peers[self.index].counters;
+        let messages = range.to - range.from + 1;
+        add(&counters.lost, messages);
+        add(&counters.gaps, 1);
+        info!(peer = self.name(), messages, from_seq = range.from, to_seq = range.to, "peer goes on behind a gap");
+    }
+
+    fn report(&self, change: &Change) {
+        let counters = &self.mesh.peers[self.index].counters;
+        counters.connected.store(change.to.is_up(), Ordering::Relaxed);
+        let (peer, from, to, reason) = (self.name(), change.from.name(), change.to.name(), change.reason.as_str());
+        let failed = matches!(change.to, State::Backoff { .. });
+        let new_error = failed && {
+            let mut last_error = counters.last_error.lock();
+            let differs = last_error.as_deref() != Some(reason);
+            *last_error = Some(reason.to_owned());
+            differs
+        };
+        // An attempt that fails for the same reason as the one before is no news.
+        match (change.refused && new_error, new_error || change.from.is_up() != change.to.is_up()) {
+            (true, _) => warn!(peer, from, to, reason, "link to peer"),
+            (false, true) => info!(peer, from, to, reason, "link to peer"),
+            (false, false) => debug!(peer, from, to, reason, "link to peer"),
+        }
+    }
+}
+
+impl Connection {
+    async fn event(&mut self) -> Event {
+        match self {
+            Self::None => pending().await,
+            Self::Opening(opening) => Event::Opened(Box::new(opening.await)),
+            Self::Open(wire) => Event::Progress(wire.progress().await),
+        }
+    }
+}
+
+/// Appends a retained message of a snapshot, unless it has expired or the peer cannot take it. Nothing is counted for the
+/// latter: the peer has refused the message before, as an entry.
+fn write_retained(message: &Message, max_body: u32, now: std::time::Instant, out: &mut bytes::BytesMut) {
+    if wire_message::has_expired(message, now) {
+        return;
+    }
+    let origin = &message.stamp.origin;
+    let Some(packet) = wire_message::encode(&message.publish) else { return };
+    if frame::retained_body(origin, packet.len()) <= max_body as usize {
+        frame::retained_head(wire_message::age(message, now), message.stamp.time, origin, packet.len(), out);
+        wire_message::write(&packet, message.publish.retain, out);
+    }
+}
+
+/// Whether one side does not accept the other's certificate, which time does not put right.
+fn is_refusal(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
+}
+
+/// Never, if there is no time.
+pub(crate) async fn sleep_until(time: Option<std::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,126 @@
+//! A cluster of brokers on loopback: certificates, configuration, one listening socket for each.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::Duration;
+
+use evermq_config::cluster::Broker;
+use evermq_config::{BrokerConfig, ClusterName, HostName, Peer, TlsFiles};
+use evermq_daemon::listen;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+
+/// Certificates, and who the brokers are.
+pub struct Cluster {
+    directory: tempfile::TempDir,
+    authority: Authority,
+    members: Vec<Peer>,
+}
+
+/// A CA.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// Files of a certificate with these names, and of this CA.
+    pub fn issue(&self, directory: &Path, file: &str, names: Vec<SanType>) -> TlsFiles {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names = names;
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let write = |suffix: &str, text: &str| {
+            let path = directory.join(format!("{file}.{suffix}"));
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        TlsFiles {
+            ca: write("ca", &self.pem),
+            cert: write("crt", &certificate.pem()),
+            key: write("key", &key.serialize_pem()),
+        }
+    }
+}
+
+impl Cluster {
+    /// broker1, broker2, ... each with an address of its own and a free port; the sockets stay open until they are taken.
+    pub fn new(brokers: u8) -> (Self, Vec<TcpListener>) {
+        let listeners: Vec<_> = (1..=brokers)
+            .map(|number| listen::tcp(SocketAddr::from((Ipv4Addr::new(127, 0, 0, number), 0)), false).unwrap())
+            .collect();
+        let members = listeners
+            .iter()
+            .enumerate()
+            .map(|(index, listener)| Peer {
+                name: HostName::new(&format!("broker{}", index + 1)).unwrap(),
+                address: listener.local_addr().unwrap(),
+            })
+            .collect();
+        (Self { directory: tempfile::tempdir().unwrap(), authority: Authority::new(), members }, listeners)
+    }
+
+    /// What the broker at `index` takes from the cluster file.
+    pub fn config(&self, index: usize) -> BrokerConfig {
+        let me = &self.members[index];
+        let names = vec![dns(me.name.as_str()), SanType::IpAddress(me.address.ip())];
+        BrokerConfig {
+            host: me.name.clone(),
+            cluster: ClusterName::new("home").unwrap(),
+            broker: settings(),
+            peer_listen: me.address,
+            peers: self.members.iter().filter(|peer| peer.name != me.name).cloned().collect(),
+            tls: self.authority.issue(self.directory.path(), me.name.as_str(), names),
+            control_socket: self.directory.path().join("broker.sock"),
+        }
+    }
+
+    /// A certificate of this cluster's CA for somebody else.
+    pub fn certificate_of(&self, name: &str) -> TlsFiles {
+        self.authority.issue(self.directory.path(), name, vec![dns(name)])
+    }
+
+    /// A certificate for a member, of another CA, which also trusts that one only.
+    pub fn certificate_of_another_ca(&self, index: usize) -> TlsFiles {
+        let me = &self.members[index];
+        let names = vec![dns(me.name.as_str()), SanType::IpAddress(me.address.ip())];
+        Authority::new().issue(self.directory.path(), &format!("{}-other", me.name), names)
+    }
+}
+
+pub fn dns(name: &str) -> SanType {
+    SanType::DnsName(name.try_into().unwrap())
+}
+
+fn settings() -> Broker {
+    let unused = SocketAddr::from((IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
+    Broker {
+        listen: unused,
+        listen_plain: None,
+        peer_port: 0,
+        max_connections: 10,
+        connect_timeout: Duration::from_secs(5),
+        max_packet_size: 1024 * 1024,
+        max_inflight: 20,
+        max_queued_messages: 1000,
+        max_queued_bytes: 1 << 20,
+        max_session_expiry: Duration::from_secs(60),
+        max_keep_alive: Duration::ZERO,
+        max_subscriptions: 10,
+        max_topic_levels: 10,
+        max_retained_messages: 1000,
+        peer_queue_messages: 100_000,
+        peer_queue_bytes: 256 << 20,
+        tcp_keepalive: Duration::from_secs(10),
+        tcp_user_timeout: Duration::from_secs(10),
+        drain_timeout: Duration::from_secs(5),
+        workers: 1,
+    }
+}
