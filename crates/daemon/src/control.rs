@@ -10,6 +10,7 @@
 //! [`MAX_REQUEST`] bytes a request.
 
 use std::io::{self, BufRead as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -90,8 +92,11 @@ struct RequestLine {
 /// # Errors
 /// Another process answers there, or the socket cannot be made.
 pub fn bind(path: &Path) -> Result<UnixListener, ControlError> {
-    if UnixStream::connect(path).is_ok() {
-        return Err(ControlError::InUse(path.to_owned()));
+    match connect(path) {
+        Ok(_) => return Err(ControlError::InUse(path.to_owned())),
+        // A full queue: whoever listens is stuck, but there.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(ControlError::InUse(path.to_owned())),
+        Err(_) => {}
     }
     let make = || {
         if let Some(directory) = path.parent() {
@@ -177,7 +182,7 @@ async fn write_line(writer: &mut tokio::net::unix::OwnedWriteHalf, value: &Value
 /// Nobody answers in time, or the answer is an error.
 pub fn request(path: &Path, request: &Value, timeout: Duration) -> Result<Value, ControlError> {
     let ask = || -> io::Result<String> {
-        let mut stream = UnixStream::connect(path)?;
+        let mut stream = connect(path)?;
         stream.set_read_timeout(Some(timeout))?;
         stream.set_write_timeout(Some(timeout))?;
         stream.write_all(format!("{request}\n").as_bytes())?;
@@ -190,6 +195,15 @@ pub fn request(path: &Path, request: &Value, timeout: Duration) -> Result<Value,
         Ok(Value::Object(mut answer)) if answer.contains_key("ok") => Ok(answer.remove("ok").unwrap_or_default()),
         _ => Err(ControlError::Answer { path: path.to_owned(), text: line.trim_end().to_owned() }),
     }
+}
+
+/// Connects without waiting: the queue of a stuck process may be full, which is an error here.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    socket.set_nonblocking(false)?;
+    Ok(UnixStream::from(OwnedFd::from(socket)))
 }
 
 #[cfg(test)]

@@ -76,6 +76,21 @@ fn a_long_request_is_cut_off() {
 }
 
 #[test]
+fn a_stuck_process_is_neither_replaced_nor_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("stuck.sock");
+    let _stuck = bind(&path).unwrap();
+    // Nobody accepts: the queue fills.
+    let mut waiting = Vec::new();
+    while let Ok(stream) = connect(&path) {
+        waiting.push(stream);
+    }
+    assert!(matches!(bind(&path), Err(ControlError::InUse(_))));
+    let error = request(&path, &json!({ "request": "state" }), PATIENCE).unwrap_err();
+    assert!(matches!(error, ControlError::Unreachable { .. }), "{error}");
+}
+
+#[test]
 fn a_socket_that_answers_is_not_replaced_but_a_dead_one_is() {
     let served = served();
     assert!(matches!(bind(&served.path), Err(ControlError::InUse(_))));
