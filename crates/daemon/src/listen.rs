@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -66,13 +67,14 @@ fn hint(address: SocketAddr, error: &io::Error) -> String {
     }
 }
 
-/// Sets what a long-lived connection needs: no delay for small packets, keepalive, a bound on unacknowledged data.
+/// Sets what a long-lived connection needs: no delay for small packets, keepalive, a bound on unacknowledged data. Set on a
+/// listener, Linux hands all of it on to each connection that it accepts.
 ///
 /// # Errors
 /// The kernel refuses an option; the connection has gone, as a rule.
-pub fn tune(stream: &tokio::net::TcpStream, options: SocketOptions) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
+pub fn tune(socket: &impl AsFd, options: SocketOptions) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
     let interval = (options.keepalive / KEEPALIVE_PROBES).max(Duration::from_secs(1));
     let keepalive = TcpKeepalive::new()
         .with_time(options.keepalive.max(Duration::from_secs(1)))
