@@ -1,0 +1,14 @@
+//! `evermq-lb`: passes MQTT clients on to the brokers.
+
+use std::process::ExitCode;
+
+use evermq_daemon::command::{self, NoArgs};
+
+fn main() -> ExitCode {
+    command::main(
+        "evermq-lb",
+        "Load balancer for long-lived MQTT connections: TLS passes through to the brokers",
+        evermq_config::Cluster::lb_for,
+        |config, _: NoArgs| evermq_lb::run(config),
+    )
+}
