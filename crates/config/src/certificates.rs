@@ -71,7 +71,12 @@ impl Found<'_> {
                 None
             }
             Err(error) => {
-                self.error(key, path, format!("cannot read {}: {error}", path.display()), unreadable_help(&error));
+                self.error(
+                    key,
+                    path,
+                    format!("cannot read {}: {}", path.display(), unreadable(&error)),
+                    unreadable_help(&error),
+                );
                 None
             }
         }
@@ -115,6 +120,13 @@ impl Found<'_> {
                 "renew it now".to_owned(),
             );
         }
+    }
+}
+
+fn unreadable(error: &rustls::pki_types::pem::Error) -> String {
+    match error {
+        rustls::pki_types::pem::Error::Io(error) => error.to_string(),
+        other => other.to_string(),
     }
 }
 
@@ -201,7 +213,12 @@ fn read_key(found: &mut Found<'_>, path: &Path) -> Option<PrivateKeyDer<'static>
             Some(key)
         }
         Err(error) => {
-            found.error("key", path, format!("cannot read {}: {error}", path.display()), unreadable_help(&error));
+            found.error(
+                "key",
+                path,
+                format!("cannot read {}: {}", path.display(), unreadable(&error)),
+                unreadable_help(&error),
+            );
             None
         }
     }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
-use evermq_config::{Cluster, Loaded, RoleError};
+use evermq_config::{Cluster, Loaded, Report, RoleError};
 
 use crate::log;
 
@@ -54,7 +54,7 @@ pub fn main<C, A: Args>(
     let host = line.host.unwrap_or_else(this_host);
     let loaded = match evermq_config::load(&line.config) {
         Ok(loaded) => loaded,
-        Err(report) => return refuse(program, &report),
+        Err(report) => return refuse_file(program, &report),
     };
     let config = match select(&loaded.cluster, &host) {
         Ok(config) => config,
@@ -90,13 +90,19 @@ fn check(program: &str, loaded: &Loaded, host: &str) -> ExitCode {
     let mut report = loaded.warnings.clone();
     report.problems.extend(evermq_config::certificates::check(&loaded.cluster, &hosts, now));
     if report.has_errors() {
-        return refuse(program, &report);
+        return refuse_file(program, &report);
     }
     if !report.problems.is_empty() {
         say(&report);
     }
     say(&format_args!("{program}: the cluster file is good for host {host}"));
     ExitCode::SUCCESS
+}
+
+/// Problems begin with the file's name, so that editors find them; the program's line comes last.
+fn refuse_file(program: &str, report: &Report) -> ExitCode {
+    let _ = writeln!(std::io::stderr().lock(), "{report}");
+    refuse(program, &"not started; mend the lines above first")
 }
 
 fn refuse(program: &str, what: &dyn std::fmt::Display) -> ExitCode {
