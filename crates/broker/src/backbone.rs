@@ -1,0 +1,40 @@
+//! The way to the other brokers, as the message path sees it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use evermq_bridge::{Bridge, Message, Pressure, Stamp};
+use serde_json::Value;
+
+/// A wait for [`Backbone::relieved`].
+pub type Relief = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What the broker asks of the brokers' mesh.
+pub trait Backbone: Send + Sync + 'static {
+    /// The time and origin of a message that a client publishes now.
+    fn next_stamp(&self) -> Stamp;
+    /// Sends a client's message to every other broker. The order of calls is the order there.
+    fn publish(&self, message: Arc<Message>) -> Pressure;
+    /// Ends when publishers may go on.
+    fn relieved(self: Arc<Self>) -> Relief;
+    /// What the control socket shows.
+    fn state(&self) -> Value;
+}
+
+impl Backbone for Bridge {
+    fn next_stamp(&self) -> Stamp {
+        Self::next_stamp(self)
+    }
+
+    fn publish(&self, message: Arc<Message>) -> Pressure {
+        Self::publish(self, message)
+    }
+
+    fn relieved(self: Arc<Self>) -> Relief {
+        Box::pin(async move { Self::relieved(&self).await })
+    }
+
+    fn state(&self) -> Value {
+        serde_json::to_value(Self::state(self)).unwrap_or_default()
+    }
+}

@@ -1,0 +1,259 @@
+//! The running broker: threads, addresses, start and stop.
+//!
+//! | thread | tasks, all of which it owns |
+//! |---|---|
+//! | `broker-N`, one for each worker | its listeners, its connections |
+//! | `bridge` | the links to the other brokers |
+//! | the caller's | session expiry, control socket, waiting for the end |
+//!
+//! Stopping: no new connections; every client is told and closed; wills go out; the bridge sends what is left; all of it
+//! within `drain_timeout`.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use evermq_bridge::Bridge;
+use evermq_config::BrokerConfig;
+use evermq_daemon::health::Health;
+use evermq_daemon::listen::{self, SocketOptions};
+use evermq_daemon::tls::Material;
+use evermq_daemon::workers::{self, Workers};
+use evermq_daemon::{control, limits, notify};
+use evermq_mqtt::ReasonCode;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::broker::Broker;
+use crate::connection::clock;
+use crate::counters::Counters;
+use crate::expiry;
+use crate::listener::{self, Entrance};
+use crate::router::Router;
+use crate::session::Limits;
+
+/// Open files besides connections: listeners, peers, the control socket.
+const OTHER_FILES: usize = 256;
+
+/// A broker whose addresses are bound and whose workers serve.
+pub struct Driver {
+    listen: SocketAddr,
+    listen_plain: Option<SocketAddr>,
+    host: String,
+    drain_timeout: Duration,
+    started: Instant,
+    broker: Arc<Broker>,
+    workers: Workers,
+    bridge: JoinHandle<anyhow::Result<()>>,
+    control: std::os::unix::net::UnixListener,
+    /// Stops the workers.
+    stop: CancellationToken,
+    /// Stops the bridge, once no client can publish any more.
+    stop_bridge: CancellationToken,
+}
+
+/// One worker's listeners, to be taken by its thread.
+struct Door {
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+}
+
+impl Driver {
+    /// Binds every address and starts to serve.
+    ///
+    /// # Errors
+    /// Certificates cannot be used, an address cannot be bound, a thread cannot be made.
+    pub fn start(config: &BrokerConfig) -> anyhow::Result<Self> {
+        let broker_config = &config.broker;
+        limits::raise_open_files(broker_config.max_connections.saturating_add(OTHER_FILES));
+        let material = Material::load(&config.tls)?;
+        let acceptor = TlsAcceptor::from(material.server_config()?);
+        let control = control::bind(&config.control_socket)?;
+        let counters = Arc::new(Counters::default());
+        let router = Arc::new(Router::new(broker_config.max_retained_messages, Arc::clone(&counters)));
+        let bridge = Bridge::new(config, &material, Arc::<Router>::clone(&router) as _)?;
+        let broker = Broker::new(Limits::new(broker_config), router, counters, Arc::<Bridge>::clone(&bridge) as _);
+
+        let count = workers::count(broker_config.workers);
+        let (listen, mut doors) = bind_all(broker_config.listen, count, Some(&acceptor))?;
+        let mut listen_plain = None;
+        if let Some(address) = broker_config.listen_plain {
+            let (bound, plain) = bind_all(address, count, None)?;
+            listen_plain = Some(bound);
+            doors.iter_mut().zip(plain).for_each(|(doors, plain)| doors.extend(plain));
+        }
+        let stop = CancellationToken::new();
+        let stop_bridge = CancellationToken::new();
+        let bridge = spawn_bridge(bridge, stop_bridge.clone())?;
+        let entrance = Entrance {
+            broker: Arc::clone(&broker),
+            tls: None,
+            options: SocketOptions {
+                keepalive: broker_config.tcp_keepalive,
+                user_timeout: broker_config.tcp_user_timeout,
+            },
+            connect_timeout: broker_config.connect_timeout,
+            max_connections: broker_config.max_connections,
+            shutdown: stop.clone(),
+        };
+        let workers = spawn_workers(entrance, doors, broker_config.drain_timeout)?;
+        tracing::info!(%listen, ?listen_plain, peers = %config.peer_listen, workers = count, "broker listens");
+        Ok(Self {
+            listen,
+            listen_plain,
+            host: config.host.as_str().to_owned(),
+            drain_timeout: broker_config.drain_timeout,
+            started: clock(),
+            broker,
+            workers,
+            bridge,
+            control,
+            stop,
+            stop_bridge,
+        })
+    }
+
+    /// Where MQTT over TLS is served.
+    #[must_use]
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Where MQTT over plain TCP is served.
+    #[must_use]
+    pub fn listen_plain(&self) -> Option<SocketAddr> {
+        self.listen_plain
+    }
+
+    /// Serves until `shutdown`, then stops.
+    ///
+    /// # Errors
+    /// A worker or the bridge failed.
+    pub fn run(self, shutdown: &CancellationToken) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(self.serve(shutdown))
+    }
+
+    async fn serve(self, shutdown: &CancellationToken) -> anyhow::Result<()> {
+        let (health, watched) = watch::channel(Health::Up);
+        let ended = CancellationToken::new();
+        let _end = ended.clone().drop_guard();
+        let state = state_of(&self.host, &self.broker, self.started, watched.clone());
+        let serving = control::Control { state, health: watched };
+        let control = tokio::spawn(control::serve(self.control, serving, ended.clone()));
+        let expiry = tokio::spawn(expiry::run(Arc::clone(&self.broker), ended.clone()));
+        notify::ready("serving MQTT clients");
+
+        // A thread that ends before it is told to has failed, and the broker is of no use without it.
+        let (workers, bridge) = (self.workers, self.bridge);
+        let mut workers = tokio::task::spawn_blocking(|| workers.join());
+        let mut bridge = tokio::task::spawn_blocking(|| bridge.join());
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            result = &mut workers => return result?.and_then(|()| anyhow::bail!("the workers ended by themselves")),
+            result = &mut bridge => return joined(result?).and_then(|()| anyhow::bail!("the bridge ended by itself")),
+        }
+
+        notify::stopping();
+        health.send_replace(Health::Down);
+        let deadline = tokio::time::Instant::now() + self.drain_timeout;
+        self.stop.cancel();
+        self.broker.close_all(ReasonCode::ServerShuttingDown);
+        let drained = workers.await?;
+        self.broker.end_all(clock());
+        self.stop_bridge.cancel();
+        let flushed = match tokio::time::timeout_at(deadline, bridge).await {
+            Ok(result) => joined(result?).map(|()| true),
+            Err(_) => Ok(false),
+        };
+        expiry.abort();
+        control.abort();
+        let finished = drained.is_ok() && matches!(flushed, Ok(true));
+        tracing::info!(finished, connections = self.broker.connections(), "broker stopped");
+        drained.and(flushed.map(|_| ()))
+    }
+}
+
+/// One listener for each worker, all on one address, which the first one finds where the port is 0.
+fn bind_all(
+    address: SocketAddr,
+    count: usize,
+    tls: Option<&TlsAcceptor>,
+) -> anyhow::Result<(SocketAddr, Vec<Vec<Door>>)> {
+    let first = listen::tcp(address, true)?;
+    let bound = first.local_addr()?;
+    let mut doors = vec![vec![Door { listener: first, tls: tls.cloned() }]];
+    for _ in 1..count {
+        doors.push(vec![Door { listener: listen::tcp(bound, true)?, tls: tls.cloned() }]);
+    }
+    Ok((bound, doors))
+}
+
+fn spawn_workers(entrance: Entrance, doors: Vec<Vec<Door>>, drain_timeout: Duration) -> std::io::Result<Workers> {
+    let count = doors.len();
+    let doors: Mutex<Vec<Option<Vec<Door>>>> = Mutex::new(doors.into_iter().map(Some).collect());
+    workers::spawn("broker", count, move |index| {
+        let mine = doors.lock().get_mut(index).and_then(Option::take).unwrap_or_default();
+        work(entrance.clone(), mine, drain_timeout)
+    })
+}
+
+/// One worker: accepts until shutdown, then waits for its connections, but not for ever.
+async fn work(entrance: Entrance, doors: Vec<Door>, drain_timeout: Duration) -> anyhow::Result<()> {
+    let tasks = TaskTracker::new();
+    for Door { listener, tls } in doors {
+        let listener = tokio::net::TcpListener::from_std(listener).context("listener")?;
+        let entrance = Entrance { tls, ..entrance.clone() };
+        tasks.spawn(listener::serve(listener, entrance, tasks.clone()));
+    }
+    entrance.shutdown.cancelled().await;
+    tasks.close();
+    if tokio::time::timeout(drain_timeout, tasks.wait()).await.is_err() {
+        tracing::warn!(connections = tasks.len(), "drain_timeout has passed: connections are cut off");
+    }
+    Ok(())
+}
+
+fn spawn_bridge(bridge: Arc<Bridge>, stop: CancellationToken) -> std::io::Result<JoinHandle<anyhow::Result<()>>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new()
+        .name("bridge".to_owned())
+        .spawn(move || runtime.block_on(bridge.run(stop)).context("bridge to the other brokers"))
+}
+
+fn joined(result: thread::Result<anyhow::Result<()>>) -> anyhow::Result<()> {
+    result.unwrap_or_else(|_| Err(anyhow::anyhow!("the bridge's thread panicked")))
+}
+
+/// What the control socket answers to `state`.
+fn state_of(
+    host: &str,
+    broker: &Arc<Broker>,
+    started: Instant,
+    health: watch::Receiver<Health>,
+) -> Arc<dyn Fn() -> Value + Send + Sync> {
+    let (host, broker) = (host.to_owned(), Arc::clone(broker));
+    Arc::new(move || {
+        let (sessions, queued) = broker.sessions();
+        json!({
+            "program": "evermq-broker",
+            "version": env!("CARGO_PKG_VERSION"),
+            "host": host,
+            "health": *health.borrow(),
+            "uptime_seconds": clock().saturating_duration_since(started).as_secs(),
+            "connections": broker.connections(),
+            "sessions": sessions,
+            "queued": queued,
+            "subscriptions": broker.router.subscriptions(),
+            "retained": broker.router.retained(),
+            "messages": broker.counters.to_json(),
+            "bridge": broker.backbone.state(),
+        })
+    })
+}

@@ -1,0 +1,146 @@
+//! What a CONNECT asks for and what it is granted (§3.1, §3.2).
+
+use std::time::Duration;
+
+use evermq_mqtt::packet::Connect;
+use evermq_mqtt::properties::ConnAckProperties;
+use evermq_mqtt::{Publish, ReasonCode, Text, Version};
+
+use super::{Limits, LinkId, TOPIC_ALIAS_MAXIMUM, Will};
+use crate::message;
+
+/// Everything that a session needs to know of an accepted CONNECT.
+#[derive(Debug, Clone)]
+pub struct Granted {
+    /// The connection.
+    pub link: LinkId,
+    /// Protocol version.
+    pub version: Version,
+    /// Zero for none.
+    pub keep_alive: Duration,
+    /// How long the session outlives the connection.
+    pub expiry: Duration,
+    /// The CONNECT asked for a session that ends with the connection.
+    pub ends_with_connection: bool,
+    /// The will.
+    pub will: Option<Will>,
+    /// Messages of QoS 1 and 2 that may be on the way to the client at once.
+    pub receive_maximum: u16,
+    /// Bytes of a packet to the client.
+    pub max_packet_size: u32,
+    /// Whether the client wants reason strings.
+    pub problem_information: bool,
+    /// What the CONNACK says.
+    pub connack: ConnAckProperties,
+}
+
+/// Why a CONNECT is refused before it concerns any session.
+///
+/// # Errors
+/// The reason code for the CONNACK.
+pub fn check(connect: &Connect, limits: &Limits) -> Result<(), ReasonCode> {
+    // §4.12: no method is supported.
+    if connect.properties.authentication_method.is_some() {
+        return Err(ReasonCode::BadAuthenticationMethod);
+    }
+    // 3.1.1 [MQTT-3.1.3-8]: an empty identifier needs a clean session; MQTT 3.1 knows none.
+    let may_be_empty = match connect.version {
+        Version::V3 => false,
+        Version::V4 => connect.clean_start,
+        Version::V5 => true,
+    };
+    if connect.client_id.is_empty() && !may_be_empty {
+        return Err(ReasonCode::ClientIdentifierNotValid);
+    }
+    if let Some(will) = &connect.will {
+        let topic = &will.topic;
+        if topic.as_str().is_empty() || limits.has_too_many_levels(topic.levels()) {
+            return Err(ReasonCode::TopicNameInvalid);
+        }
+        if super::publish::is_reserved(topic) {
+            return Err(ReasonCode::NotAuthorized);
+        }
+    }
+    Ok(())
+}
+
+impl Granted {
+    /// What `connect` is granted within `limits`. `assigned` is the identifier that an MQTT 5.0 client without one gets.
+    #[must_use]
+    pub fn new(connect: Connect, link: LinkId, limits: &Limits, assigned: Option<Text>) -> Self {
+        let v5 = connect.version == Version::V5;
+        let asked = &connect.properties;
+        let (wanted_expiry, expiry) = session_expiry(&connect, limits);
+        let (keep_alive, server_keep_alive) = keep_alive(&connect, limits);
+        let connack = if v5 {
+            ConnAckProperties {
+                session_expiry: (wanted_expiry != expiry).then(|| whole_seconds(expiry)),
+                receive_maximum: (limits.max_inflight < u16::MAX).then_some(limits.max_inflight),
+                maximum_packet_size: Some(limits.max_packet_size),
+                assigned_client_id: assigned,
+                topic_alias_maximum: Some(TOPIC_ALIAS_MAXIMUM),
+                server_keep_alive,
+                // Groups need one order across the brokers of the cluster; until then none is promised.
+                shared_subscription_available: Some(false),
+                ..ConnAckProperties::default()
+            }
+        } else {
+            ConnAckProperties::default()
+        };
+        Self {
+            link,
+            version: connect.version,
+            keep_alive,
+            expiry,
+            ends_with_connection: wanted_expiry.is_zero(),
+            receive_maximum: asked.receive_maximum.unwrap_or(u16::MAX).min(limits.max_inflight),
+            max_packet_size: asked.maximum_packet_size.unwrap_or(u32::MAX),
+            problem_information: asked.request_problem_information.unwrap_or(true),
+            will: connect.will.map(will),
+            connack,
+        }
+    }
+}
+
+/// What was asked for, and what is granted.
+fn session_expiry(connect: &Connect, limits: &Limits) -> (Duration, Duration) {
+    let asked = match connect.version {
+        Version::V5 => Duration::from_secs(connect.properties.session_expiry.unwrap_or(0).into()),
+        // 3.1.1 §3.1.2.4: a session that is not clean has no end of its own.
+        Version::V3 | Version::V4 if connect.clean_start => Duration::ZERO,
+        Version::V3 | Version::V4 => limits.max_session_expiry,
+    };
+    (asked, asked.min(limits.max_session_expiry))
+}
+
+/// What is granted, and what an MQTT 5.0 client must be told (§3.2.2.3.14). Older clients cannot be told, so they keep
+/// what they asked for.
+fn keep_alive(connect: &Connect, limits: &Limits) -> (Duration, Option<u16>) {
+    let asked = Duration::from_secs(connect.keep_alive.into());
+    let limit = limits.max_keep_alive;
+    if connect.version != Version::V5 || limit.is_zero() || (!asked.is_zero() && asked <= limit) {
+        return (asked, None);
+    }
+    let seconds = u16::try_from(limit.as_secs()).unwrap_or(u16::MAX).max(1);
+    (Duration::from_secs(seconds.into()), Some(seconds))
+}
+
+fn whole_seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// The will with bytes of its own: it outlives the buffer that the CONNECT was read into.
+fn will(will: evermq_mqtt::packet::Will) -> Will {
+    let properties = will.properties.publish;
+    let publish = Publish {
+        dup: false,
+        qos: will.qos,
+        retain: will.retain,
+        topic: will.topic,
+        packet_id: None,
+        properties: (properties != Default::default()).then(|| Box::new(properties)),
+        payload: will.payload,
+    };
+    let delay = Duration::from_secs(will.properties.delay.unwrap_or(0).into());
+    Will { publish: message::detach_publish(&publish), delay }
+}

@@ -1,0 +1,224 @@
+//! Messages to the client: waiting, sending, resending, acknowledgements (§4.3, §4.4, §4.9).
+
+use std::time::Instant;
+
+use bytes::BytesMut;
+use evermq_mqtt::codec::{self, EncodeError};
+use evermq_mqtt::packet::Ack;
+use evermq_mqtt::{Packet, PacketId, QoS, ReasonCode, Version};
+
+use super::inflight::Stage;
+use super::queue::Pushed;
+use super::{Action, Link, Session, State};
+use crate::message::Delivery;
+
+/// Messages beyond this many that are out get bytes of their own: a client that does not acknowledge must not keep the
+/// buffers alive that they were read into.
+const ATTACHED: usize = 256;
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Delivered {
+    /// Messages that this client will not get: this one or older ones.
+    pub dropped: usize,
+    /// This one is among them.
+    pub refused: bool,
+    /// This is the session's first message that is dropped.
+    pub overflowed: bool,
+    /// The connection has something to send.
+    pub ready: bool,
+    /// The queue is more than half full, and takes more.
+    pub congested: bool,
+}
+
+/// A packet that the flow control let go.
+#[derive(Debug)]
+pub enum Transmit {
+    /// PUBLISH.
+    Publish {
+        /// The message.
+        delivery: Delivery,
+        /// Sent before.
+        dup: bool,
+        /// Above QoS 0.
+        packet_id: Option<PacketId>,
+    },
+    /// PUBREL, sent again.
+    PubRel(PacketId),
+}
+
+impl Transmit {
+    /// Bytes of the message.
+    #[must_use]
+    pub fn payload_len(&self) -> usize {
+        match self {
+            Self::Publish { delivery, .. } => delivery.message.payload_len(),
+            Self::PubRel(_) => 0,
+        }
+    }
+
+    /// Appends the packet to `out`.
+    ///
+    /// # Errors
+    /// The message is too large for MQTT; nothing is appended.
+    pub fn write(&self, version: Version, now: Instant, out: &mut BytesMut) -> Result<(), EncodeError> {
+        match self {
+            Self::Publish { delivery, dup, packet_id } => delivery.write(version, *dup, *packet_id, now, out),
+            Self::PubRel(packet_id) => codec::encode(&pubrel(*packet_id, ReasonCode::Success), version, out),
+        }
+    }
+}
+
+impl Session {
+    /// A message for this client.
+    pub fn deliver(&mut self, delivery: Delivery) -> Delivered {
+        self.enqueue(delivery, false)
+    }
+
+    /// A retained message that the client's SUBSCRIBE asked for.
+    pub fn deliver_retained(&mut self, delivery: Delivery) -> Delivered {
+        self.enqueue(delivery, true)
+    }
+
+    /// The next packet for the connection, as far as the client's Receive Maximum allows.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        let State::Connected(link) = &mut self.state else { return None };
+        let may_send = self.inflight.sent() < usize::from(link.window);
+        while let Some((packet_id, exchange)) = self.inflight.next_resend() {
+            match &exchange.stage {
+                Stage::Released => {
+                    self.inflight.resent(packet_id);
+                    return Some(Transmit::PubRel(packet_id));
+                }
+                Stage::Published(delivery) => {
+                    if !link.takes(delivery, now) {
+                        self.inflight.end(packet_id);
+                        continue;
+                    }
+                    if !may_send {
+                        break;
+                    }
+                    let delivery = delivery.clone();
+                    self.inflight.resent(packet_id);
+                    // [MQTT-3.3.1-1].
+                    return Some(Transmit::Publish { delivery, dup: true, packet_id: Some(packet_id) });
+                }
+            }
+        }
+        loop {
+            // What was sent before goes first (`[MQTT-4.6.0-1]`), but holds up QoS 0 as little as a full window does.
+            let mut delivery = self.queue.pop(may_send && self.inflight.may_begin(link.window))?;
+            if delivery.message.is_expired(now) || !link.takes(&delivery, now) {
+                continue;
+            }
+            if delivery.qos == QoS::AtMostOnce {
+                return Some(Transmit::Publish { delivery, dup: false, packet_id: None });
+            }
+            if self.inflight.len() >= ATTACHED {
+                delivery.message = delivery.message.detached();
+            }
+            let packet_id = Some(self.inflight.begin(delivery.clone()));
+            return Some(Transmit::Publish { delivery, dup: false, packet_id });
+        }
+    }
+
+    /// Whether [`Session::poll_transmit`] may have something.
+    #[must_use]
+    pub fn has_transmit(&self) -> bool {
+        let State::Connected(link) = &self.state else { return false };
+        let may_send = self.inflight.sent() < usize::from(link.window);
+        (may_send && self.inflight.is_resending()) || self.queue.has(may_send && self.inflight.may_begin(link.window))
+    }
+
+    /// Whether more than half of the queue is taken.
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        self.queue.is_congested(self.limits.queue())
+    }
+
+    pub(super) fn handle_puback(&mut self, ack: &Ack, now: Instant) {
+        match self.inflight.get(ack.packet_id).map(|exchange| &exchange.stage) {
+            Some(Stage::Published(delivery)) if delivery.qos == QoS::AtLeastOnce => {
+                self.inflight.end(ack.packet_id);
+            }
+            Some(Stage::Published(_) | Stage::Released) => self.out_of_turn("PUBACK for a message of QoS 2", now),
+            // It was complete already.
+            None => {}
+        }
+    }
+
+    pub(super) fn handle_pubrec(&mut self, ack: &Ack, now: Instant) {
+        let Some(exchange) = self.inflight.get(ack.packet_id) else {
+            // §3.6.2.1: the client is to forget it too.
+            return self.send_pubrel(ack.packet_id, ReasonCode::PacketIdentifierNotFound);
+        };
+        match &exchange.stage {
+            Stage::Published(delivery) if delivery.qos != QoS::ExactlyOnce => {
+                return self.out_of_turn("PUBREC for a message of QoS 1", now);
+            }
+            Stage::Published(_) | Stage::Released => {}
+        }
+        // [MQTT-4.3.3-4]: a PUBREC with an error is the end of it.
+        if ack.reason.is_error() {
+            self.inflight.end(ack.packet_id);
+            return;
+        }
+        exchange.stage = Stage::Released;
+        self.inflight.resent(ack.packet_id);
+        self.send_pubrel(ack.packet_id, ReasonCode::Success);
+    }
+
+    pub(super) fn handle_pubcomp(&mut self, ack: &Ack, now: Instant) {
+        match self.inflight.get(ack.packet_id).map(|exchange| &exchange.stage) {
+            Some(Stage::Released) => {
+                self.inflight.end(ack.packet_id);
+            }
+            Some(Stage::Published(_)) => self.out_of_turn("PUBCOMP before PUBREC", now),
+            None => {}
+        }
+    }
+
+    fn enqueue(&mut self, mut delivery: Delivery, retained: bool) -> Delivered {
+        let is_connected = match self.state {
+            State::Connected(_) => true,
+            // §4.1: messages of QoS 0 need not wait for an absent client.
+            State::Detached { .. } if delivery.qos == QoS::AtMostOnce => return Delivered::default(),
+            State::Detached { .. } => false,
+            State::Ended => return Delivered::default(),
+        };
+        if !is_connected {
+            delivery.message = delivery.message.detached();
+        }
+        let bounds = self.limits.queue();
+        let pushed =
+            if retained { self.queue.push_retained(delivery, bounds) } else { self.queue.push(delivery, bounds) };
+        let dropped = match pushed {
+            Pushed::Queued => 0,
+            Pushed::Displaced(older) => older,
+            Pushed::Refused => 1,
+        };
+        let overflowed = dropped > 0 && !std::mem::replace(&mut self.overflowed, true);
+        let congested = is_connected && dropped == 0 && self.queue.is_congested(bounds);
+        Delivered { dropped, refused: pushed == Pushed::Refused, overflowed, ready: self.has_transmit(), congested }
+    }
+
+    fn out_of_turn(&mut self, text: &'static str, now: Instant) {
+        self.fail(ReasonCode::ProtocolError, text, now);
+    }
+
+    fn send_pubrel(&mut self, packet_id: PacketId, reason: ReasonCode) {
+        self.actions.push_back(Action::Send(pubrel(packet_id, reason)));
+    }
+}
+
+impl Link {
+    /// [MQTT-3.1.2-25]: what is too large for the client counts as sent.
+    fn takes(&self, delivery: &Delivery, now: Instant) -> bool {
+        let limit = usize::try_from(self.max_packet_size).unwrap_or(usize::MAX);
+        self.max_packet_size == u32::MAX || delivery.encoded_len(self.version, now).is_ok_and(|len| len <= limit)
+    }
+}
+
+fn pubrel(packet_id: PacketId, reason: ReasonCode) -> Packet {
+    Packet::PubRel(Ack { packet_id, reason, properties: None })
+}

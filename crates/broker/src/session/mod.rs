@@ -1,0 +1,457 @@
+//! One client's session: what the broker knows of a client identifier, connected or not (§4.1).
+//!
+//! ```text
+//!            handle_connect           connection ends, expiry > 0
+//!  Detached ───────────────▶ Connected ──────────────────────────▶ Detached
+//!   (new)                     │  ▲  │                               │  │
+//!                   takeover  └──┘  │ connection ends, expiry 0     │  │ expires, or replaced
+//!                                   │ or replaced by a clean start  │  │ by a clean start
+//!                                   ▼                               │  ▼
+//!                                 Ended ◀───────────────────────────┘ Ended
+//! ```
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`connect`] | what a CONNECT asks for, what it is granted, why it is refused |
+//! | `publish` | PUBLISH and PUBREL from the client: QoS 0, 1, 2, topic aliases |
+//! | `subscribe` | SUBSCRIBE and UNSUBSCRIBE |
+//! | `deliver` | messages to the client: waiting, sending, resending, acknowledgements |
+//! | [`queue`], [`inflight`] | what waits, what is out |
+//!
+//! Pure: the [`connection`](crate::connection) owns the socket and the clock, the [`expiry`](crate::expiry) task those of
+//! sessions without a connection.
+
+pub mod connect;
+mod deliver;
+pub mod inflight;
+mod publish;
+pub mod queue;
+mod subscribe;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evermq_mqtt::codec::{DecodeError, Sender, check_sender};
+use evermq_mqtt::packet::{ConnAck, Disconnect};
+use evermq_mqtt::properties::DisconnectProperties;
+use evermq_mqtt::{Packet, PacketId, Publish, ReasonCode, Text, TopicFilter, TopicName, Version};
+use hashbrown::HashSet;
+
+use connect::Granted;
+pub use deliver::{Delivered, Transmit};
+use inflight::Inflight;
+use queue::{Bounds, Queue};
+pub use subscribe::Subscription;
+
+/// Topic aliases that a client may set (§3.2.2.3.8): enough for a device's few topics, little memory for a hostile one.
+pub const TOPIC_ALIAS_MAXIMUM: u16 = 10;
+
+/// A Reason String is left out for a client whose Maximum Packet Size is below this (`[MQTT-3.14.2-3]`).
+const SIZE_FOR_REASON_STRING: u32 = 256;
+
+/// Bounds that hold for every session.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of a packet from a client.
+    pub max_packet_size: u32,
+    /// Unacknowledged messages each way.
+    pub max_inflight: u16,
+    /// Waiting messages.
+    pub max_queued_messages: usize,
+    /// Their payload bytes.
+    pub max_queued_bytes: usize,
+    /// How long a session may outlive its connection.
+    pub max_session_expiry: Duration,
+    /// Longest keep alive that is granted; zero for no limit.
+    pub max_keep_alive: Duration,
+    /// Subscriptions of one session.
+    pub max_subscriptions: usize,
+    /// Levels of a topic name or filter.
+    pub max_topic_levels: usize,
+    /// Retained messages in all, and so the most that SUBSCRIBE can make wait for one session.
+    pub max_retained_messages: usize,
+}
+
+impl Limits {
+    /// As the cluster file says.
+    #[must_use]
+    pub fn new(broker: &evermq_config::cluster::Broker) -> Self {
+        Self {
+            max_packet_size: broker.max_packet_size,
+            max_inflight: broker.max_inflight,
+            max_queued_messages: broker.max_queued_messages,
+            max_queued_bytes: broker.max_queued_bytes,
+            max_session_expiry: broker.max_session_expiry,
+            max_keep_alive: broker.max_keep_alive,
+            max_subscriptions: broker.max_subscriptions,
+            max_topic_levels: broker.max_topic_levels,
+            max_retained_messages: broker.max_retained_messages,
+        }
+    }
+
+    fn queue(&self) -> Bounds {
+        Bounds {
+            messages: self.max_queued_messages,
+            bytes: self.max_queued_bytes,
+            retained: self.max_retained_messages,
+        }
+    }
+
+    fn has_too_many_levels<'a>(&self, mut levels: impl Iterator<Item = &'a str>) -> bool {
+        levels.nth(self.max_topic_levels).is_some()
+    }
+}
+
+/// One network connection of a client, unique in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LinkId(pub u64);
+
+/// What the driver is to do, in this order.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Write the packet to the connection.
+    Send(Packet),
+    /// The client's own message, or its will: stamp it, give it to the bridge and to the subscribers.
+    Publish(Publish),
+    /// A message was not accepted; the client has been told where its version can say so.
+    Refused(ReasonCode),
+    /// Enter or replace the subscription, then bring the retained messages if `retained`.
+    Subscribe {
+        /// The filter.
+        filter: TopicFilter,
+        /// What was granted.
+        subscription: Subscription,
+        /// Whether retained messages are to be sent.
+        retained: bool,
+    },
+    /// Remove the subscription.
+    Unsubscribe(TopicFilter),
+    /// Close the connection when everything is written.
+    Close {
+        /// Why.
+        reason: ReasonCode,
+        /// Why, in words, for the log.
+        text: Cow<'static, str>,
+    },
+    /// The session is over: forget it and its subscriptions.
+    End {
+        /// Its subscriptions.
+        filters: Vec<TopicFilter>,
+    },
+}
+
+/// A session.
+#[derive(Debug)]
+pub struct Session {
+    client_id: Text,
+    limits: Arc<Limits>,
+    state: State,
+    /// No connection so far, so there is no state that a client could resume.
+    fresh: bool,
+    /// How long it outlives a connection.
+    expiry: Duration,
+    will: Option<Will>,
+    subscriptions: BTreeMap<TopicFilter, Subscription>,
+    queue: Queue,
+    inflight: Inflight,
+    /// Packet identifiers of QoS 2 messages that were taken and not yet released (§4.3.3).
+    received: HashSet<PacketId>,
+    actions: VecDeque<Action>,
+    /// Whether this session's full queue has been logged.
+    overflowed: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    Connected(Box<Link>),
+    Detached { will_at: Option<Instant>, expires_at: Option<Instant> },
+    Ended,
+}
+
+/// What is known of the present connection.
+#[derive(Debug)]
+struct Link {
+    id: LinkId,
+    version: Version,
+    /// Zero for none.
+    keep_alive: Duration,
+    last_received: Instant,
+    /// Messages of QoS 1 and 2 that may be out at once (§4.9).
+    window: u16,
+    max_packet_size: u32,
+    problem_information: bool,
+    /// The CONNECT asked for a session that ends with the connection (`[MQTT-3.14.2-1]` forbids to change one's mind).
+    ends_with_connection: bool,
+    aliases: Vec<Option<TopicName>>,
+}
+
+/// A will message (§3.1.2.5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Will {
+    /// What is published.
+    pub publish: Publish,
+    /// How long after the connection's end.
+    pub delay: Duration,
+}
+
+impl Session {
+    /// The session of a client that has not connected before.
+    #[must_use]
+    pub fn new(client_id: Text, limits: Arc<Limits>) -> Self {
+        Self {
+            client_id,
+            limits,
+            state: State::Detached { will_at: None, expires_at: None },
+            fresh: true,
+            expiry: Duration::ZERO,
+            will: None,
+            subscriptions: BTreeMap::new(),
+            queue: Queue::default(),
+            inflight: Inflight::default(),
+            received: HashSet::new(),
+            actions: VecDeque::new(),
+            overflowed: false,
+        }
+    }
+
+    /// A connection of this client was accepted. A present one is taken over: it is no longer [`Session::link`].
+    pub fn handle_connect(&mut self, granted: Granted, now: Instant) {
+        match &self.state {
+            // §3.1.4 (4): the will of the old connection goes out unless it is delayed and the session goes on.
+            State::Connected(_) => {
+                if let Some(will) = self.will.take().filter(|will| will.delay.is_zero()) {
+                    self.actions.push_back(Action::Publish(will.publish));
+                }
+            }
+            // [MQTT-3.1.3-9]: the client is back before its will was due.
+            State::Detached { .. } => self.will = None,
+            State::Ended => return,
+        }
+        let session_present = !std::mem::replace(&mut self.fresh, false);
+        self.expiry = granted.expiry;
+        self.will = granted.will;
+        self.inflight.restart();
+        self.state = State::Connected(Box::new(Link {
+            id: granted.link,
+            version: granted.version,
+            keep_alive: granted.keep_alive,
+            last_received: now,
+            window: granted.receive_maximum,
+            max_packet_size: granted.max_packet_size,
+            problem_information: granted.problem_information,
+            ends_with_connection: granted.ends_with_connection,
+            aliases: Vec::new(),
+        }));
+        // [MQTT-3.2.0-1]: CONNACK before anything else.
+        let connack = ConnAck { session_present, reason: ReasonCode::Success, properties: granted.connack };
+        self.actions.push_back(Action::Send(Packet::ConnAck(Box::new(connack))));
+    }
+
+    /// A packet came on the present connection.
+    pub fn handle_packet(&mut self, packet: Packet, now: Instant) {
+        let State::Connected(link) = &mut self.state else { return };
+        link.last_received = now;
+        if let Err(error) = check_sender(&packet, Sender::Client) {
+            return self.handle_malformed(&error, now);
+        }
+        match packet {
+            Packet::Publish(publish) => self.handle_publish(publish, now),
+            Packet::PubAck(ack) => self.handle_puback(&ack, now),
+            Packet::PubRec(ack) => self.handle_pubrec(&ack, now),
+            Packet::PubRel(ack) => self.handle_pubrel(&ack),
+            Packet::PubComp(ack) => self.handle_pubcomp(&ack, now),
+            Packet::Subscribe(subscribe) => self.handle_subscribe(subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(unsubscribe),
+            Packet::PingReq => self.actions.push_back(Action::Send(Packet::PingResp)),
+            Packet::Disconnect(disconnect) => self.handle_disconnect(&disconnect, now),
+            Packet::Connect(_) => self.fail(ReasonCode::ProtocolError, "second CONNECT", now),
+            Packet::Auth(_) => self.fail(ReasonCode::ProtocolError, "AUTH without an authentication method", now),
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                self.fail(ReasonCode::ProtocolError, "packet that only a server sends", now);
+            }
+        }
+    }
+
+    /// Bytes came on the present connection that are no packet (§4.13).
+    pub fn handle_malformed(&mut self, error: &DecodeError, now: Instant) {
+        self.fail(error.reason(), error.to_string(), now);
+    }
+
+    /// The broker ends the present connection.
+    pub fn handle_close(&mut self, reason: ReasonCode, now: Instant) {
+        self.fail(reason, reason.name(), now);
+    }
+
+    /// The present connection is gone without a DISCONNECT.
+    pub fn handle_lost(&mut self, now: Instant) {
+        self.detach(true, now);
+    }
+
+    /// The session ends, connected or not: a clean start replaces it, or the broker stops.
+    pub fn handle_end(&mut self, _now: Instant) {
+        match self.state {
+            State::Connected(_) | State::Detached { .. } => self.end(),
+            State::Ended => {}
+        }
+    }
+
+    /// The time that [`Session::poll_timeout`] gave has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match &mut self.state {
+            State::Connected(link) => {
+                // [MQTT-3.1.2-22]: one and a half times the keep alive.
+                if link.keep_alive_deadline().is_some_and(|deadline| now >= deadline) {
+                    self.fail(ReasonCode::KeepAliveTimeout, "keep alive timeout", now);
+                }
+            }
+            State::Detached { will_at, expires_at } => {
+                let expired = expires_at.is_some_and(|at| now >= at);
+                if will_at.is_some_and(|at| now >= at) {
+                    *will_at = None;
+                    if let Some(will) = self.will.take() {
+                        self.actions.push_back(Action::Publish(will.publish));
+                    }
+                }
+                if expired {
+                    self.end();
+                }
+            }
+            State::Ended => {}
+        }
+    }
+
+    /// When [`Session::handle_timeout`] has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match &self.state {
+            State::Connected(link) => link.keep_alive_deadline(),
+            State::Detached { will_at, expires_at } => [*will_at, *expires_at].into_iter().flatten().min(),
+            State::Ended => None,
+        }
+    }
+
+    /// Exchanges the queue of actions: a driver lends its own before a batch and takes it back full, so that an idle session
+    /// holds no memory for it, and a busy one copies nothing.
+    pub fn swap_actions(&mut self, actions: &mut VecDeque<Action>) {
+        std::mem::swap(&mut self.actions, actions);
+    }
+
+    /// What is to be done next.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The client's silence is not its fault: the broker did not read from it until now.
+    pub fn excuse_silence(&mut self, now: Instant) {
+        if let State::Connected(link) = &mut self.state {
+            link.last_received = now;
+        }
+    }
+
+    /// The client identifier.
+    #[must_use]
+    pub fn client_id(&self) -> &Text {
+        &self.client_id
+    }
+
+    /// The present connection.
+    #[must_use]
+    pub fn link(&self) -> Option<LinkId> {
+        match &self.state {
+            State::Connected(link) => Some(link.id),
+            State::Detached { .. } | State::Ended => None,
+        }
+    }
+
+    /// Whether the session is over: it takes neither connections nor messages.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    /// Waiting messages.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    fn handle_disconnect(&mut self, disconnect: &Disconnect, now: Instant) {
+        let State::Connected(link) = &self.state else { return };
+        let asked = disconnect.properties.as_ref().and_then(|properties| properties.session_expiry);
+        if let Some(seconds) = asked {
+            // [MQTT-3.1.2-23 ff.], §3.14.2.2.2.
+            if link.ends_with_connection && seconds > 0 {
+                return self.fail(ReasonCode::ProtocolError, "session expiry of 0 cannot be raised", now);
+            }
+            self.expiry = Duration::from_secs(seconds.into()).min(self.limits.max_session_expiry);
+        }
+        // [MQTT-3.14.4-3]: only a normal disconnection discards the will.
+        self.actions.push_back(Action::Close { reason: disconnect.reason, text: "client disconnected".into() });
+        self.detach(disconnect.reason != ReasonCode::Success, now);
+    }
+
+    /// Closes the connection with `reason`, which MQTT 5.0 clients are told (§4.13).
+    fn fail(&mut self, reason: ReasonCode, text: impl Into<Cow<'static, str>>, now: Instant) {
+        let State::Connected(link) = &self.state else { return };
+        let text = text.into();
+        if link.version == Version::V5 {
+            let explain = link.problem_information && link.max_packet_size >= SIZE_FOR_REASON_STRING;
+            let properties = Text::new(&text).ok().filter(|_| explain).map(|text| {
+                Box::new(DisconnectProperties { reason_string: Some(text), ..DisconnectProperties::default() })
+            });
+            self.actions.push_back(Action::Send(Packet::Disconnect(Disconnect { reason, properties })));
+        }
+        self.actions.push_back(Action::Close { reason, text });
+        self.detach(true, now);
+    }
+
+    /// The connection has ended.
+    fn detach(&mut self, with_will: bool, now: Instant) {
+        if !matches!(self.state, State::Connected(_)) {
+            return;
+        }
+        if !with_will {
+            self.will = None;
+        }
+        if self.expiry.is_zero() {
+            return self.end();
+        }
+        // §3.1.3.2.2: the will goes out when its delay has passed or the session ends, whichever is first.
+        let mut will_at = None;
+        if let Some(will) = self.will.take() {
+            if will.delay.is_zero() {
+                self.actions.push_back(Action::Publish(will.publish));
+            } else {
+                will_at = now.checked_add(will.delay.min(self.expiry));
+                self.will = Some(will);
+            }
+        }
+        self.queue.clear_qos0();
+        self.queue.detach();
+        self.inflight.detach();
+        self.state = State::Detached { will_at, expires_at: now.checked_add(self.expiry) };
+    }
+
+    fn end(&mut self) {
+        if let Some(will) = self.will.take() {
+            self.actions.push_back(Action::Publish(will.publish));
+        }
+        let filters = std::mem::take(&mut self.subscriptions).into_keys().collect();
+        self.actions.push_back(Action::End { filters });
+        self.queue = Queue::default();
+        self.inflight = Inflight::default();
+        self.received = HashSet::new();
+        self.state = State::Ended;
+    }
+}
+
+impl Link {
+    fn keep_alive_deadline(&self) -> Option<Instant> {
+        (!self.keep_alive.is_zero()).then(|| self.last_received + self.keep_alive * 3 / 2)
+    }
+}
+
+#[cfg(test)]
+mod tests;

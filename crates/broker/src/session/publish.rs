@@ -1,0 +1,117 @@
+//! Messages from the client (§3.3, §4.3).
+
+use std::time::Instant;
+
+use evermq_mqtt::packet::Ack;
+use evermq_mqtt::{Packet, PacketId, Publish, QoS, ReasonCode, TopicName, Version};
+
+use super::{Action, Link, Session, State, TOPIC_ALIAS_MAXIMUM};
+
+/// Why a PUBLISH ends the connection.
+type Violation = (ReasonCode, &'static str);
+
+/// `$SYS/` is the broker's own.
+pub(super) fn is_reserved(topic: &TopicName) -> bool {
+    topic.levels().next() == Some("$SYS")
+}
+
+impl Session {
+    pub(super) fn handle_publish(&mut self, mut publish: Publish, now: Instant) {
+        let State::Connected(link) = &mut self.state else { return };
+        if let Err((reason, text)) = link.resolve_alias(&mut publish) {
+            return self.fail(reason, text, now);
+        }
+        let version = link.version;
+        let refusal = self.refusal(&publish);
+        publish.dup = false;
+        match (publish.qos, publish.packet_id.take()) {
+            (QoS::AtMostOnce, _) | (_, None) => self.accept(publish, refusal),
+            (QoS::AtLeastOnce, Some(id)) => {
+                // The identifier belongs to an exchange of QoS 2 until its PUBREL (`[MQTT-2.2.1-3]`).
+                let in_use = (version == Version::V5 && self.received.contains(&id))
+                    .then_some(ReasonCode::PacketIdentifierInUse);
+                let refusal = in_use.or(refusal);
+                self.accept(publish, refusal);
+                self.send_ack(Packet::PubAck, id, refusal);
+            }
+            (QoS::ExactlyOnce, Some(id)) => self.handle_qos2(publish, id, refusal, now),
+        }
+    }
+
+    /// The message is passed on at its first PUBLISH; until PUBREL the identifier marks further ones as the same message
+    /// (`[MQTT-4.3.3-10]`).
+    fn handle_qos2(&mut self, publish: Publish, id: PacketId, refusal: Option<ReasonCode>, now: Instant) {
+        let State::Connected(link) = &self.state else { return };
+        if self.received.contains(&id) {
+            return self.send_ack(Packet::PubRec, id, None);
+        }
+        // Before MQTT 5.0 there is no Receive Maximum that a client could know; the identifiers bound it.
+        if link.version == Version::V5 && self.received.len() >= usize::from(self.limits.max_inflight) {
+            return self.fail(ReasonCode::ReceiveMaximumExceeded, "more than Receive Maximum messages", now);
+        }
+        // A PUBREC with an error ends the exchange (§4.3.3); before MQTT 5.0 there is none.
+        if refusal.is_none() || link.version != Version::V5 {
+            self.received.insert(id);
+        }
+        self.accept(publish, refusal);
+        self.send_ack(Packet::PubRec, id, refusal);
+    }
+
+    pub(super) fn handle_pubrel(&mut self, ack: &Ack) {
+        // [MQTT-4.3.3-11]: PUBCOMP in any case; §3.7.2.1: an unknown identifier is no error during recovery.
+        let known = self.received.remove(&ack.packet_id);
+        let reason = (!known).then_some(ReasonCode::PacketIdentifierNotFound);
+        self.send_ack(Packet::PubComp, ack.packet_id, reason);
+    }
+
+    fn accept(&mut self, publish: Publish, refusal: Option<ReasonCode>) {
+        self.actions.push_back(match refusal {
+            None => Action::Publish(publish),
+            Some(reason) => Action::Refused(reason),
+        });
+    }
+
+    fn send_ack(&mut self, packet: impl Fn(Ack) -> Packet, packet_id: PacketId, reason: Option<ReasonCode>) {
+        let ack = Ack { packet_id, reason: reason.unwrap_or(ReasonCode::Success), properties: None };
+        self.actions.push_back(Action::Send(packet(ack)));
+    }
+
+    /// Why a well-formed message is not accepted. Before MQTT 5.0 it is acknowledged all the same (3.1.1 `[MQTT-3.3.5-2]`).
+    fn refusal(&self, publish: &Publish) -> Option<ReasonCode> {
+        if self.limits.has_too_many_levels(publish.topic.levels()) {
+            return Some(ReasonCode::TopicNameInvalid);
+        }
+        is_reserved(&publish.topic).then_some(ReasonCode::NotAuthorized)
+    }
+}
+
+impl Link {
+    /// Puts the topic name in the place of its alias (§3.3.2.3.4).
+    fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), Violation> {
+        let alias = publish.properties.as_mut().and_then(|properties| properties.topic_alias.take());
+        let is_named = !publish.topic.as_str().is_empty();
+        let Some(alias) = alias else {
+            return if is_named { Ok(()) } else { Err((ReasonCode::ProtocolError, "neither topic nor topic alias")) };
+        };
+        // [MQTT-3.3.2-8], [MQTT-3.3.2-9].
+        if alias == 0 || alias > TOPIC_ALIAS_MAXIMUM {
+            return Err((ReasonCode::TopicAliasInvalid, "topic alias is 0 or above the maximum"));
+        }
+        if self.aliases.is_empty() {
+            self.aliases.resize(usize::from(TOPIC_ALIAS_MAXIMUM), None);
+        }
+        let known = &mut self.aliases[usize::from(alias) - 1];
+        if is_named {
+            // A copy: an alias outlives the buffer that this packet was read into.
+            *known = TopicName::new(publish.topic.text().detached()).ok();
+            return Ok(());
+        }
+        match known {
+            Some(topic) => {
+                publish.topic = topic.clone();
+                Ok(())
+            }
+            None => Err((ReasonCode::ProtocolError, "topic alias was never set")),
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Messages that wait for their turn: first in, first out, bounded by number and by payload bytes.
+//!
+//! QoS 0 stands in a line of its own, so that the oldest of it can make room, and so that it need not wait behind QoS 1
+//! and 2 while the client's Receive Maximum is used up (§4.9). Numbers keep the common order otherwise.
+
+use std::collections::VecDeque;
+
+use evermq_mqtt::QoS;
+
+use crate::message::Delivery;
+
+/// Read buffers that waiting messages may keep alive besides what they need themselves: some megabytes. Messages that came
+/// together share a buffer and cost nothing more; one that would keep yet another buffer gets bytes of its own instead.
+const MAX_BUFFERS: usize = 64;
+/// A read buffer is about this large, so messages less than this apart are in the same one.
+const BUFFER: usize = 64 * 1024;
+/// Buffers that are being filled at the same time: one for each worker, and some are always just full.
+const RECENT: usize = 4;
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It waits.
+    Queued,
+    /// It waits; this many older ones of QoS 0 were dropped to make room.
+    Displaced(usize),
+    /// There was no room.
+    Refused,
+}
+
+/// Bounds of one queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Messages.
+    pub messages: usize,
+    /// Payload bytes.
+    pub bytes: usize,
+    /// Retained messages that a SUBSCRIBE brought, which count apart.
+    pub retained: usize,
+}
+
+/// The queue of one session.
+#[derive(Debug, Default)]
+pub struct Queue {
+    unacknowledged: VecDeque<Waiting>,
+    acknowledged: VecDeque<Waiting>,
+    next: u64,
+    /// Of those that count against the bounds.
+    messages: usize,
+    bytes: usize,
+    /// Retained messages, which do not.
+    retained: usize,
+    /// Buffers that waiting messages keep alive, roughly.
+    buffers: usize,
+    /// Addresses in the latest of them.
+    recent: [usize; RECENT],
+}
+
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    retained: bool,
+    /// The first one of its buffer.
+    opens_buffer: bool,
+    delivery: Delivery,
+}
+
+impl Queue {
+    /// Appends `delivery`. Where there is no room the oldest of QoS 0 go; if that is not enough, the new one is refused.
+    pub fn push(&mut self, delivery: Delivery, bounds: Bounds) -> Pushed {
+        let bytes = delivery.message.payload_len();
+        let mut displaced = 0;
+        while self.messages >= bounds.messages || self.bytes.saturating_add(bytes) > bounds.bytes {
+            if bytes > bounds.bytes || !self.drop_oldest_qos0() {
+                return Pushed::Refused;
+            }
+            displaced += 1;
+        }
+        self.messages += 1;
+        self.bytes += bytes;
+        self.append(delivery, false);
+        if displaced == 0 { Pushed::Queued } else { Pushed::Displaced(displaced) }
+    }
+
+    /// Appends a retained message that the client has just asked for. What it asked for counts apart: a wildcard may
+    /// well match more than is let wait for a client that does not read.
+    pub fn push_retained(&mut self, delivery: Delivery, bounds: Bounds) -> Pushed {
+        if self.retained >= bounds.retained {
+            return Pushed::Refused;
+        }
+        self.retained += 1;
+        self.append(delivery, true);
+        Pushed::Queued
+    }
+
+    /// The next message; only of QoS 0 unless `acknowledged`.
+    pub fn pop(&mut self, acknowledged: bool) -> Option<Delivery> {
+        let first = |line: &VecDeque<Waiting>| line.front().map_or(u64::MAX, |waiting| waiting.number);
+        let line = if acknowledged && first(&self.acknowledged) < first(&self.unacknowledged) {
+            &mut self.acknowledged
+        } else {
+            &mut self.unacknowledged
+        };
+        let waiting = line.pop_front()?;
+        self.forget(&waiting);
+        Some(waiting.delivery)
+    }
+
+    /// Drops every message of QoS 0: an absent client gets none.
+    pub fn clear_qos0(&mut self) {
+        while let Some(waiting) = self.unacknowledged.pop_front() {
+            self.forget(&waiting);
+        }
+        self.unacknowledged.shrink_to_fit();
+    }
+
+    /// Replaces each waiting message by a copy with bytes of its own.
+    pub fn detach(&mut self) {
+        for waiting in &mut self.acknowledged {
+            waiting.delivery.message = waiting.delivery.message.detached();
+            waiting.opens_buffer = false;
+        }
+        self.buffers = self.unacknowledged.iter().filter(|waiting| waiting.opens_buffer).count();
+    }
+
+    /// Waiting messages.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.messages + self.retained
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether more than half of the room is taken.
+    #[must_use]
+    pub fn is_congested(&self, bounds: Bounds) -> bool {
+        self.messages > bounds.messages / 2 || self.bytes > bounds.bytes / 2
+    }
+
+    /// Whether a message could be popped.
+    #[must_use]
+    pub fn has(&self, acknowledged: bool) -> bool {
+        !self.unacknowledged.is_empty() || (acknowledged && !self.acknowledged.is_empty())
+    }
+
+    /// The message of QoS 1 or 2 that came last.
+    #[cfg(test)]
+    pub(super) fn last(&self) -> Option<&Delivery> {
+        self.acknowledged.back().map(|waiting| &waiting.delivery)
+    }
+
+    fn append(&mut self, mut delivery: Delivery, retained: bool) {
+        let mut opens_buffer = self.opens_buffer(&delivery);
+        if opens_buffer && self.buffers >= MAX_BUFFERS {
+            delivery.message = delivery.message.detached();
+            opens_buffer = false;
+        }
+        self.buffers += usize::from(opens_buffer);
+        let number = self.next;
+        self.next += 1;
+        let line = if delivery.qos == QoS::AtMostOnce { &mut self.unacknowledged } else { &mut self.acknowledged };
+        line.push_back(Waiting { number, retained, opens_buffer, delivery });
+    }
+
+    fn drop_oldest_qos0(&mut self) -> bool {
+        let Some(index) = self.unacknowledged.iter().position(|waiting| !waiting.retained) else { return false };
+        let Some(waiting) = self.unacknowledged.remove(index) else { return false };
+        self.forget(&waiting);
+        true
+    }
+
+    /// Whether the message is in another buffer than the latest ones, as far as addresses tell.
+    fn opens_buffer(&mut self, delivery: &Delivery) -> bool {
+        let address = delivery.message.address();
+        if let Some(same) = self.recent.iter_mut().find(|recent| recent.abs_diff(address) < BUFFER) {
+            *same = address;
+            return false;
+        }
+        self.recent.rotate_right(1);
+        self.recent[0] = address;
+        true
+    }
+
+    fn forget(&mut self, waiting: &Waiting) {
+        self.buffers -= usize::from(waiting.opens_buffer);
+        if waiting.retained {
+            self.retained -= 1;
+        } else {
+            self.messages -= 1;
+            self.bytes -= waiting.delivery.message.payload_len();
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! SUBSCRIBE and UNSUBSCRIBE (§3.8, §3.10).
+
+use std::num::NonZeroU32;
+
+use evermq_mqtt::packet::{
+    RetainHandling, SubAck, Subscribe, SubscribeFilter, SubscriptionOptions, UnsubAck, Unsubscribe,
+};
+use evermq_mqtt::{Packet, QoS, ReasonCode};
+
+use super::{Action, Session};
+
+/// A subscription as it was granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subscription {
+    /// Options.
+    pub options: SubscriptionOptions,
+    /// Subscription Identifier.
+    pub id: Option<NonZeroU32>,
+}
+
+impl Session {
+    pub(super) fn handle_subscribe(&mut self, subscribe: Subscribe) {
+        let id = subscribe.properties.subscription_id;
+        let mut actions = Vec::new();
+        let mut reasons = Vec::with_capacity(subscribe.filters.len());
+        for SubscribeFilter { filter, options } in subscribe.filters {
+            if let Some(refusal) = self.subscribe_refusal(&filter) {
+                reasons.push(refusal);
+                continue;
+            }
+            // The filter outlives the buffer that this packet was read into.
+            let filter = evermq_mqtt::TopicFilter::new(filter.text().detached()).unwrap_or(filter);
+            let subscription = Subscription { options, id };
+            let is_new = self.subscriptions.insert(filter.clone(), subscription).is_none();
+            // [MQTT-3.3.1-9] to [MQTT-3.3.1-11].
+            let retained = match options.retain_handling {
+                RetainHandling::Send => true,
+                RetainHandling::SendIfNew => is_new,
+                RetainHandling::DoNotSend => false,
+            };
+            reasons.push(granted(options.qos));
+            actions.push(Action::Subscribe { filter, subscription, retained });
+        }
+        // SUBACK before the retained messages, as most clients expect it; the standard leaves it open (§3.8.4).
+        let suback = SubAck { packet_id: subscribe.packet_id, reasons, properties: None };
+        self.actions.push_back(Action::Send(Packet::SubAck(suback)));
+        self.actions.extend(actions);
+    }
+
+    pub(super) fn handle_unsubscribe(&mut self, unsubscribe: Unsubscribe) {
+        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
+        for filter in unsubscribe.filters {
+            if self.subscriptions.remove(&filter).is_some() {
+                self.actions.push_back(Action::Unsubscribe(filter));
+                reasons.push(ReasonCode::Success);
+            } else {
+                reasons.push(ReasonCode::NoSubscriptionExisted);
+            }
+        }
+        let unsuback = UnsubAck { packet_id: unsubscribe.packet_id, reasons, properties: None };
+        self.actions.push_back(Action::Send(Packet::UnsubAck(unsuback)));
+    }
+
+    fn subscribe_refusal(&self, filter: &evermq_mqtt::TopicFilter) -> Option<ReasonCode> {
+        if filter.share().is_some() {
+            return Some(ReasonCode::SharedSubscriptionsNotSupported);
+        }
+        if self.limits.has_too_many_levels(filter.levels()) {
+            return Some(ReasonCode::TopicFilterInvalid);
+        }
+        let is_full = self.subscriptions.len() >= self.limits.max_subscriptions;
+        (is_full && !self.subscriptions.contains_key(filter)).then_some(ReasonCode::QuotaExceeded)
+    }
+}
+
+const fn granted(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+    }
+}

@@ -1,0 +1,165 @@
+//! Brokers that run inside the test, on ports that the system chooses.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use evermq_broker::Driver;
+use evermq_config::cluster::Broker;
+use evermq_config::{BrokerConfig, ClusterName, HostName, Peer};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use crate::certs::Ca;
+use crate::client::{Client, connect};
+
+/// How long a test waits for what must come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A directory with a CA, and brokers that trust it.
+pub(crate) struct Site {
+    pub(crate) directory: TempDir,
+    pub(crate) ca: Ca,
+}
+
+pub(crate) struct Running {
+    pub(crate) plain: SocketAddr,
+    pub(crate) tls: SocketAddr,
+    control: PathBuf,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+impl Site {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = Ca::new(directory.path(), "ca");
+        Self { directory, ca }
+    }
+
+    /// The config of one broker of a cluster.
+    pub(crate) fn config(&self, name: &str, peer_listen: SocketAddr, peers: &[(&str, SocketAddr)]) -> BrokerConfig {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let host = |name| HostName::new(name).unwrap();
+        BrokerConfig {
+            host: host(name),
+            cluster: ClusterName::new("test").unwrap(),
+            broker: Broker {
+                listen: any,
+                listen_plain: Some(any),
+                peer_port: peer_listen.port(),
+                max_connections: 100,
+                connect_timeout: Duration::from_secs(5),
+                max_packet_size: 100_000,
+                max_inflight: 20,
+                max_queued_messages: 1000,
+                max_queued_bytes: 1_000_000,
+                max_session_expiry: Duration::from_secs(3600),
+                max_keep_alive: Duration::ZERO,
+                max_subscriptions: 50,
+                max_topic_levels: 8,
+                max_retained_messages: 100,
+                peer_queue_messages: 1000,
+                peer_queue_bytes: 1_000_000,
+                tcp_keepalive: Duration::from_secs(30),
+                tcp_user_timeout: Duration::from_secs(10),
+                drain_timeout: Duration::from_secs(3),
+                workers: 2,
+            },
+            peer_listen,
+            peers: peers.iter().map(|(name, address)| Peer { name: host(name), address: *address }).collect(),
+            tls: self.ca.issue(name, 1),
+            control_socket: self.directory.path().join(format!("{name}.sock")),
+        }
+    }
+}
+
+/// A lone broker.
+pub(crate) fn start() -> (Site, Running) {
+    start_with(|_| {})
+}
+
+/// A lone broker with other limits.
+pub(crate) fn start_with(change: impl FnOnce(&mut Broker)) -> (Site, Running) {
+    let site = Site::new();
+    let mut config = site.config("broker1", SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &[]);
+    change(&mut config.broker);
+    let running = Running::start(&config);
+    (site, running)
+}
+
+/// Two brokers that know each other. Their peer ports must be known beforehand: they are found free a moment before.
+pub(crate) fn start_two() -> (Site, [Running; 2]) {
+    let site = Site::new();
+    let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let held = [free(), free()];
+    let addresses = [held[0].local_addr().unwrap(), held[1].local_addr().unwrap()];
+    drop(held);
+    let one = site.config("broker1", addresses[0], &[("broker2", addresses[1])]);
+    let two = site.config("broker2", addresses[1], &[("broker1", addresses[0])]);
+    let brokers = [Running::start(&one), Running::start(&two)];
+    for broker in &brokers {
+        broker.wait_for("its peer", |state| {
+            let peer = &state["bridge"]["peers"][0];
+            peer["connected"] == true && peer["receiving"] == true
+        });
+    }
+    (site, brokers)
+}
+
+impl Running {
+    pub(crate) fn start(config: &BrokerConfig) -> Self {
+        let driver = Driver::start(config).unwrap();
+        let stop = CancellationToken::new();
+        let (plain, tls) = (driver.listen_plain().unwrap(), driver.listen());
+        let token = stop.clone();
+        let thread = Some(std::thread::spawn(move || driver.run(&token)));
+        Self { plain, tls, control: config.control_socket.clone(), stop, thread }
+    }
+
+    /// A connected client of MQTT 5.0 with a clean start.
+    pub(crate) fn client(&self, id: &str) -> Client {
+        Client::open(self.plain, connect(id)).0
+    }
+
+    pub(crate) fn state(&self) -> Value {
+        let request = serde_json::json!({"request": "state"});
+        evermq_daemon::control::request(&self.control, &request, PATIENCE).unwrap()
+    }
+
+    /// Waits until the broker's state is as `wanted`.
+    pub(crate) fn wait_for(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = evermq_broker::connection::clock() + PATIENCE;
+        loop {
+            let state = self.state();
+            if wanted(&state) {
+                return state;
+            }
+            assert!(evermq_broker::connection::clock() < deadline, "waited in vain for {what}: {state:#}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Says that it is to stop, as SIGTERM would.
+    pub(crate) fn begin_stop(&self) {
+        self.stop.cancel();
+    }
+
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
+        self.begin_stop();
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take()
+            && !std::thread::panicking()
+        {
+            thread.join().unwrap().unwrap();
+        }
+    }
+}
