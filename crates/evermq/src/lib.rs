@@ -1,1 +1,25 @@
-//! Placeholder.
+//! The operator's command.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`command`] | the command line, errors, exit status |
+//! | [`config_file`] | `--config` and `--host` |
+//! | [`check`] | `evermq check`: the cluster file and its certificates |
+//! | [`certs`] | `evermq certs`: authority, hosts, clients |
+//! | [`status`] | `evermq status`: how the programs of this host are |
+//! | [`client`] | `evermq pub` and `evermq sub` |
+//! | [`lab`] | `evermq lab`: the whole stack on one machine |
+//! | [`completion`], [`man`] | shell completion, manual pages |
+//! | [`output`], [`table`] | standard output, aligned columns |
+
+pub mod certs;
+pub mod check;
+pub mod client;
+pub mod command;
+pub mod completion;
+pub mod config_file;
+pub mod lab;
+pub mod man;
+pub mod output;
+pub mod status;
+pub mod table;

@@ -1,0 +1,264 @@
+//! The certificate authority: made here or elsewhere, it signs the certificates of hosts and clients.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{PrivateKeyDer, ServerName};
+use time::{Duration, OffsetDateTime};
+use x509_parser::certificate::X509Certificate;
+
+use super::pem_file::{self, PemCertificate};
+use super::{AltName, CertsError, ClientName};
+
+/// An authority that can sign.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    /// Its subject as it stands in its certificate, which has to be each leaf's issuer byte for byte (RFC 5280 §7.1).
+    subject: Vec<u8>,
+    certificate: Box<Path>,
+    not_after: OffsetDateTime,
+    /// What follows each leaf in its file: nothing below a root, the authority's own certificate if it is an intermediate.
+    chain: String,
+}
+
+/// A new certificate and its private key, both as PEM.
+pub struct Issued {
+    /// The certificate, with the authority's behind it where that is an intermediate.
+    pub certificate: String,
+    /// The private key, PKCS#8.
+    pub key: String,
+    /// End of its validity.
+    pub not_after: OffsetDateTime,
+    /// Whether that is earlier than asked for, because the authority ends then.
+    pub shortened: bool,
+}
+
+/// Whom a certificate is for.
+pub enum Leaf<'a> {
+    /// A host: other hosts and clients connect to it, and it connects to other hosts.
+    Host {
+        /// Its name, which becomes the common name.
+        name: &'a str,
+        /// Every name and address that it may be reached by.
+        alt_names: &'a [AltName],
+    },
+    /// A client. It has no subject alternative name, because those are what a cluster host is known by.
+    Client {
+        /// Its name, which becomes the common name.
+        name: &'a ClientName,
+    },
+}
+
+/// From when to when a certificate is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    not_before: OffsetDateTime,
+    not_after: OffsetDateTime,
+}
+
+/// Hosts whose clocks are behind by less than this accept a certificate at once.
+const CLOCK_DIFFERENCE: Duration = Duration::hours(1);
+
+impl Validity {
+    /// `days` from `now` on.
+    ///
+    /// # Errors
+    /// The end is beyond the year 9999, the last that a certificate can name.
+    pub fn days(now: OffsetDateTime, days: u32) -> Result<Self, CertsError> {
+        let not_after = now.checked_add(Duration::days(days.into())).ok_or(CertsError::TooLong { days })?;
+        Ok(Self { not_before: now - CLOCK_DIFFERENCE, not_after })
+    }
+}
+
+impl Authority {
+    /// Makes a new root of that name. `certificate` is the file that it is going to be in, for messages.
+    ///
+    /// # Errors
+    /// The cryptographic library or the system's randomness fails.
+    pub fn generate(name: &str, validity: Validity, certificate: &Path) -> Result<(Self, Issued), CertsError> {
+        let mut params = params(name, validity)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let root = params.self_signed(&key)?;
+        let issued = Issued {
+            certificate: root.pem(),
+            key: key.serialize_pem(),
+            not_after: validity.not_after,
+            shortened: false,
+        };
+        let authority = Self {
+            subject: issuer_of(root.der())?,
+            certificate: certificate.into(),
+            not_after: validity.not_after,
+            chain: String::new(),
+            issuer: Issuer::new(params, key),
+        };
+        Ok((authority, issued))
+    }
+
+    /// Reads an authority, made here or elsewhere, from its PEM files.
+    ///
+    /// # Errors
+    /// A file is missing or unreadable, they do not belong together, or the certificate must not sign others now.
+    pub fn load(certificate: &Path, key: &Path, now: OffsetDateTime) -> Result<Self, CertsError> {
+        let sections = pem_file::read(certificate).map_err(|error| missing_authority(error, certificate))?;
+        let pair = load_key(key)?;
+        let own = find_certificate_of(&pair, &sections, certificate)?
+            .ok_or_else(|| CertsError::KeyOfAnother { certificate: certificate.into(), key: key.into() })?;
+        let parsed = own.parse(certificate)?;
+        let not_after = check_authority(&parsed, certificate, now)?;
+        let chain = if parsed.subject().as_raw() == parsed.issuer().as_raw() { "" } else { own.pem.as_str() };
+        let issuer = Issuer::from_ca_cert_der(&own.der, pair)
+            .map_err(|_| CertsError::AuthorityName { path: certificate.into() })?;
+        let subject = parsed.subject().as_raw().to_vec();
+        Ok(Self { issuer, subject, certificate: certificate.into(), not_after, chain: chain.to_owned() })
+    }
+
+    /// Makes a key and a certificate for it. It does not outlive the authority.
+    ///
+    /// # Errors
+    /// The cryptographic library or the system's randomness fails, or the authority's name cannot be copied exactly.
+    pub fn issue(&self, leaf: &Leaf<'_>, validity: Validity) -> Result<Issued, CertsError> {
+        let shortened = validity.not_after > self.not_after;
+        let validity = Validity { not_after: validity.not_after.min(self.not_after), ..validity };
+        let mut params = params(leaf.name(), validity)?;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        match leaf {
+            Leaf::Host { alt_names, .. } => {
+                params.extended_key_usages =
+                    vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+                params.subject_alt_names = alt_names.iter().map(san).collect::<Result<_, _>>()?;
+            }
+            Leaf::Client { .. } => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
+        }
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        if issuer_of(certificate.der())? != self.subject {
+            return Err(CertsError::AuthorityName { path: self.certificate.to_path_buf() });
+        }
+        Ok(Issued {
+            certificate: certificate.pem() + &self.chain,
+            key: key.serialize_pem(),
+            not_after: validity.not_after,
+            shortened,
+        })
+    }
+}
+
+impl Leaf<'_> {
+    fn name(&self) -> &str {
+        match self {
+            Self::Host { name, .. } => name,
+            Self::Client { name } => name.as_str(),
+        }
+    }
+}
+
+fn params(common_name: &str, validity: Validity) -> Result<CertificateParams, CertsError> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.not_before = validity.not_before;
+    params.not_after = validity.not_after;
+    params.serial_number = Some(random_serial()?);
+    Ok(params)
+}
+
+/// 126 random bits: positive, never zero, well under 20 bytes (RFC 5280 §4.1.2.2).
+fn random_serial() -> Result<SerialNumber, CertsError> {
+    let mut serial = [0; 16];
+    rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut serial).map_err(|_| CertsError::Random)?;
+    serial[0] = serial[0] & 0x7f | 0x40;
+    Ok(SerialNumber::from_slice(&serial))
+}
+
+fn san(name: &AltName) -> Result<SanType, CertsError> {
+    Ok(match name.as_server_name() {
+        ServerName::IpAddress(address) => SanType::IpAddress(IpAddr::from(*address)),
+        other => SanType::DnsName(other.to_str().as_ref().try_into()?),
+    })
+}
+
+fn issuer_of(der: &[u8]) -> Result<Vec<u8>, CertsError> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(der).map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
+    Ok(parsed.issuer().as_raw().to_vec())
+}
+
+fn load_key(path: &Path) -> Result<KeyPair, CertsError> {
+    let pem =
+        fs::read(path).map_err(|source| missing_authority(CertsError::Read { path: path.into(), source }, path))?;
+    let key = match PrivateKeyDer::from_pem_slice(&pem) {
+        Ok(key) => key,
+        Err(_) if is_encrypted(&pem) => return Err(CertsError::EncryptedKey { path: path.into() }),
+        Err(source) => return Err(CertsError::NoKey { path: path.into(), source }),
+    };
+    // Traditional encryption (RFC 1421 headers inside "EC PRIVATE KEY") parses as PEM, but its bytes are no key.
+    KeyPair::try_from(&key).map_err(|source| {
+        if is_encrypted(&pem) {
+            CertsError::EncryptedKey { path: path.into() }
+        } else {
+            CertsError::BadKey { path: path.into(), source }
+        }
+    })
+}
+
+fn is_encrypted(pem: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(pem);
+    text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED")
+}
+
+fn missing_authority(error: CertsError, path: &Path) -> CertsError {
+    match error {
+        CertsError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            CertsError::NoAuthority { path: path.into() }
+        }
+        other => other,
+    }
+}
+
+/// A file may hold several authorities, as trust stores do: the key says which one signs.
+fn find_certificate_of<'a>(
+    key: &KeyPair,
+    sections: &'a [PemCertificate],
+    path: &Path,
+) -> Result<Option<&'a PemCertificate>, CertsError> {
+    for section in sections {
+        if *section.parse(path)?.public_key().subject_public_key.data == *key.public_key_raw() {
+            return Ok(Some(section));
+        }
+    }
+    Ok(None)
+}
+
+/// RFC 5280 §6.1.4 (k), (n): what a certificate needs to sign others. Gives the end of its validity.
+fn check_authority(
+    parsed: &X509Certificate<'_>,
+    path: &Path,
+    now: OffsetDateTime,
+) -> Result<OffsetDateTime, CertsError> {
+    let refuse = |reason| Err(CertsError::NotAnAuthority { path: path.into(), reason });
+    if !parsed.basic_constraints().ok().flatten().is_some_and(|constraints| constraints.value.ca) {
+        return refuse("its basic constraints do not say CA:TRUE");
+    }
+    match parsed.key_usage() {
+        Ok(Some(usage)) if !usage.value.key_cert_sign() => return refuse("its key usage lacks keyCertSign"),
+        Err(_) => return refuse("its key usage stands twice or cannot be read"),
+        Ok(_) => {}
+    }
+    let (not_before, not_after) =
+        (parsed.validity().not_before.to_datetime(), parsed.validity().not_after.to_datetime());
+    if now < not_before || now >= not_after {
+        return Err(CertsError::AuthorityNotValid { path: path.into(), not_before, not_after });
+    }
+    Ok(not_after)
+}

@@ -1,0 +1,109 @@
+//! What was made, and what to do next.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use evermq_config::Cluster;
+
+use super::date;
+use super::make::{Made, Pair};
+use crate::table::Table;
+
+/// After `evermq certs init`.
+pub(super) fn everything(made: &Made, dir: &Path, config: &Path, cluster: &Cluster) -> String {
+    let ca = dir.join("ca.crt");
+    let mut text = listing(made, dir) + "next:\n" + &install_hosts(made, &ca, config, cluster);
+    let client = made.pairs.iter().skip(1).find(|pair| host_of(pair, cluster).is_none());
+    text += &match client {
+        Some(client) => try_it(client, &ca, cluster),
+        None => format!("  for each client: evermq certs client NAME --dir {}\n", dir.display()),
+    };
+    text + &guard(dir)
+}
+
+/// After `evermq certs ca`.
+pub(super) fn authority(made: &Made, dir: &Path) -> String {
+    let dir_name = dir.display();
+    listing(made, dir)
+        + "next:\n"
+        + &format!("  for the hosts:   evermq certs server --config PATH --dir {dir_name}\n")
+        + &format!("  for each client: evermq certs client NAME --dir {dir_name}\n")
+        + &guard(dir)
+}
+
+/// After `evermq certs server`.
+pub(super) fn servers(made: &Made, dir: &Path, ca: &Path, config: &Path, cluster: &Cluster) -> String {
+    listing(made, dir) + "next:\n" + &install_hosts(made, ca, config, cluster)
+}
+
+/// After `evermq certs client`.
+pub(super) fn clients(made: &Made, dir: &Path, ca: &Path) -> String {
+    let text = listing(made, dir) + "next:\n";
+    text + &format!("  give each client its two files and {}; its key is its own secret\n", ca.display())
+}
+
+fn listing(made: &Made, dir: &Path) -> String {
+    let mut table = Table::indented(2);
+    for pair in &made.pairs {
+        let until = format!("until {}", date(pair.not_after));
+        table.row([&file_name(&pair.certificate), &file_name(&pair.key), &pair.what, &until]);
+    }
+    let mut text = format!("made in {}:\n{table}", dir.display());
+    if made.pairs.iter().any(|pair| pair.shortened) {
+        text.push_str("  (valid for less than asked: a certificate cannot outlive its authority)\n");
+    }
+    text
+}
+
+/// Where each host's files belong.
+fn install_hosts(made: &Made, ca: &Path, config: &Path, cluster: &Cluster) -> String {
+    let mut table = Table::indented(4);
+    for pair in &made.pairs {
+        let Some(host) = host_of(pair, cluster) else { continue };
+        let wanted = cluster.tls.for_host(&host.name);
+        let have = [ca, &pair.certificate, &pair.key];
+        let want = [&wanted.ca, &wanted.cert, &wanted.key].map(|path| beside(path, config));
+        table.row([
+            host.name.as_str(),
+            &have.map(file_name).join(" "),
+            "->",
+            &want.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" "),
+        ]);
+    }
+    let mut text = "  copy to each host, beside its cluster file; keys root:evermq with mode 0640:\n".to_owned();
+    let _ = writeln!(text, "{table}  then, on each host: evermq check");
+    text
+}
+
+fn try_it(client: &Pair, ca: &Path, cluster: &Cluster) -> String {
+    let address = cluster.vip.as_ref().map_or_else(|| "ADDRESS".to_owned(), |vip| vip.address.to_string());
+    format!(
+        "  try: evermq sub -h {address} -p {} --cafile {} --cert {} --key {} -t 'test/#'\n",
+        cluster.lb.listen.port(),
+        ca.display(),
+        client.certificate.display(),
+        client.key.display()
+    )
+}
+
+fn guard(dir: &Path) -> String {
+    format!(
+        "  keep {} off the hosts, and a copy in a safe place: who has it can make certificates that the cluster accepts\n",
+        dir.join("ca.key").display()
+    )
+}
+
+fn host_of<'a>(pair: &Pair, cluster: &'a Cluster) -> Option<&'a evermq_config::cluster::Host> {
+    let stem = pair.certificate.file_stem()?;
+    cluster.hosts.iter().find(|host| stem == host.name.as_str())
+}
+
+/// A path relative to the cluster file where it is below its directory: that is the same on every host.
+fn beside<'a>(path: &'a Path, config: &Path) -> &'a Path {
+    let config = std::path::absolute(config).unwrap_or_default();
+    config.parent().and_then(|directory| path.strip_prefix(directory).ok()).unwrap_or(path)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}

@@ -1,0 +1,212 @@
+//! `evermq check`: the cluster file and its certificates, every problem at once, and what the cluster is.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use clap::Args;
+use evermq_config::cluster::{Adverts, Balance, Host};
+use evermq_config::{Cluster, Problem, Report, Severity};
+use serde_json::{Value, json};
+
+use crate::command::CommandError;
+use crate::config_file::{ConfigFile, ThisHost};
+use crate::output;
+use crate::table::Table;
+
+/// `evermq check`
+#[derive(Debug, Args)]
+#[command(after_help = "Exit status: 0 good, perhaps with warnings; 2 with errors.")]
+pub struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigFile,
+    #[command(flatten)]
+    host: ThisHost,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints every problem; where there is no error, a summary of the cluster.
+///
+/// # Errors
+/// `--host` names a host that is not in the file, or standard output cannot be written.
+pub fn run(args: &CheckArgs) -> Result<ExitCode, CommandError> {
+    let verdict = match evermq_config::load(args.config.path()) {
+        Ok(loaded) => {
+            let scope = Scope::of(&loaded.cluster, &args.host)?;
+            let mut report = loaded.warnings;
+            report.problems.extend(scope.certificate_problems(&loaded.cluster, now()));
+            Verdict { report, good: Some((loaded.cluster.clone(), scope.describe())) }
+        }
+        Err(report) => Verdict { report, good: None },
+    };
+    if args.json {
+        output::print_json(&verdict.to_json())?;
+    } else {
+        output::print(&verdict.to_text(args.config.path()))?;
+    }
+    Ok(if verdict.report.has_errors() { ExitCode::from(2) } else { ExitCode::SUCCESS })
+}
+
+#[expect(clippy::disallowed_methods, reason = "certificates are valid by wall time")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Whose certificate files can be on this machine.
+#[derive(Debug, PartialEq, Eq)]
+enum Scope {
+    /// This host's: the programs run here.
+    One(String),
+    /// Every host's: the machine is none of them, but each host's files have a name of their own.
+    All,
+    /// The machine is none of the hosts, and the files have the same name on each: they may belong to any one of them.
+    Any,
+}
+
+impl Scope {
+    fn of(cluster: &Cluster, host: &ThisHost) -> Result<Self, CommandError> {
+        let per_host =
+            [&cluster.tls.cert, &cluster.tls.key].iter().all(|path| path.to_string_lossy().contains("{host}"));
+        match host.find(cluster) {
+            Ok(host) => Ok(Self::One(host.name.to_string())),
+            Err(error) if host.is_given() => Err(error.into()),
+            Err(_) if per_host => Ok(Self::All),
+            Err(_) => Ok(Self::Any),
+        }
+    }
+
+    fn certificate_problems(&self, cluster: &Cluster, now: SystemTime) -> Vec<Problem> {
+        let check = |hosts: &[&Host]| evermq_config::certificates::check(cluster, hosts, now);
+        let hosts: Vec<&Host> = cluster.hosts.iter().collect();
+        match self {
+            Self::One(name) => check(&hosts.into_iter().filter(|host| host.name.as_str() == name).collect::<Vec<_>>()),
+            Self::All => check(&hosts),
+            // The files suit one host at most: the one with the fewest errors is whose they are.
+            Self::Any => hosts
+                .into_iter()
+                .map(|host| check(&[host]))
+                .min_by_key(|problems| problems.iter().filter(|problem| problem.severity == Severity::Error).count())
+                .unwrap_or_default(),
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::One(name) => format!("of host {name}"),
+            Self::All => "of every host".to_owned(),
+            Self::Any => "here, which are one host's (--host says which)".to_owned(),
+        }
+    }
+}
+
+struct Verdict {
+    report: Report,
+    /// The cluster, and whose certificates were looked at; none where the file itself has errors.
+    good: Option<(Cluster, String)>,
+}
+
+impl Verdict {
+    fn to_text(&self, path: &Path) -> String {
+        let mut text = String::new();
+        if !self.report.problems.is_empty() {
+            text = format!("{}\n\n", self.report);
+        }
+        let (errors, warnings) = self.report.counts();
+        let counts = format!("{}, {}", counted(errors, "error"), counted(warnings, "warning"));
+        match &self.good {
+            Some((cluster, certificates)) if errors == 0 => {
+                let file = path.display();
+                text + &format!("{file} is good ({counts}); checked the certificates {certificates}\n")
+                    + &summary(cluster)
+            }
+            _ => text + &format!("{} is not usable: {counts}\n", path.display()),
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        let (errors, warnings) = self.report.counts();
+        json!({
+            "ok": errors == 0,
+            "errors": errors,
+            "warnings": warnings,
+            "problems": self.report.problems.iter().map(problem_json).collect::<Vec<_>>(),
+            "certificates": self.good.as_ref().map(|(_, certificates)| certificates),
+            "cluster": self.good.as_ref().map(|(cluster, _)| cluster_json(cluster)),
+        })
+    }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+fn problem_json(problem: &Problem) -> Value {
+    json!({
+        "severity": problem.severity.to_string(),
+        "file": problem.file,
+        "line": problem.place.as_ref().map(|place| place.line),
+        "column": problem.place.as_ref().map(|place| place.column),
+        "text": problem.text,
+        "message": problem.message,
+        "help": problem.help,
+    })
+}
+
+fn cluster_json(cluster: &Cluster) -> Value {
+    let host = |host: &Host| {
+        json!({
+            "name": host.name.as_str(),
+            "address": host.address,
+            "roles": roles(host),
+            "vip_priority": (host.lb && cluster.vip.is_some()).then_some(host.vip_priority),
+        })
+    };
+    json!({
+        "name": cluster.name.as_str(),
+        "vip": cluster.vip.as_ref().map(|vip| vip.address),
+        "port": cluster.lb.listen.port(),
+        "hosts": cluster.hosts.iter().map(host).collect::<Vec<_>>(),
+    })
+}
+
+/// What the cluster is, in a few lines.
+fn summary(cluster: &Cluster) -> String {
+    let mut facts = Table::indented(2);
+    facts.row(["cluster", cluster.name.as_str()]);
+    facts.row(["clients connect to", &clients_connect_to(cluster)]);
+    let balance = match cluster.lb.balance {
+        Balance::LeastConn => "least_conn",
+        Balance::RoundRobin => "round_robin",
+    };
+    facts.row(["load balancing", balance]);
+    let broker = &cluster.broker;
+    let plain = broker.listen_plain.map_or_else(String::new, |plain| format!(", plain on {plain}"));
+    facts.row([
+        "brokers",
+        &format!("MQTT over mutual TLS on {}{plain}, each other on port {}", broker.listen, broker.peer_port),
+    ]);
+    let mut hosts = Table::indented(2);
+    hosts.row(["HOST", "ADDRESS", "ROLES", "VIP PRIORITY"]);
+    for host in &cluster.hosts {
+        let priority = if host.lb && cluster.vip.is_some() { host.vip_priority.to_string() } else { "-".to_owned() };
+        hosts.row([host.name.as_str(), &host.address.to_string(), &roles(host).join(", "), &priority]);
+    }
+    format!("{facts}\n{hosts}")
+}
+
+fn clients_connect_to(cluster: &Cluster) -> String {
+    let port = cluster.lb.listen.port();
+    let Some(vip) = &cluster.vip else { return format!("port {port} of any lb host (there is no [vip])") };
+    let adverts = match vip.adverts {
+        Adverts::Multicast => "multicast",
+        Adverts::Unicast => "unicast",
+    };
+    let interval = vip.advert_interval.as_millis();
+    format!("{}:{port} (VIP, vrid {}, {adverts} adverts every {interval} ms)", vip.address, vip.vrid)
+}
+
+fn roles(host: &Host) -> Vec<&'static str> {
+    [(host.lb, "lb"), (host.broker, "broker")].into_iter().filter_map(|(has, role)| has.then_some(role)).collect()
+}

@@ -1,0 +1,140 @@
+//! The command line: every subcommand, errors and exit status.
+//!
+//! Exit status: 0 done, 1 failed, 2 when the command line or the cluster file is wrong. `evermq status` tells the host's
+//! health by it: 0 up, 1 degraded, 2 down. `pub` and `sub` have those of [`client`].
+
+use std::error::Error;
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use evermq_config::{Report, RoleError};
+
+use crate::certs::{self, CertsError};
+use crate::{check, client, completion, lab, man, output, status};
+
+/// MQTT that stays up: the operator's command
+#[derive(Debug, Parser)]
+#[command(name = "evermq", version = evermq_daemon::command::VERSION, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check the cluster file and its certificates; shows every problem at once
+    Check(check::CheckArgs),
+    /// Make and show certificates: authority, hosts, clients
+    Certs(certs::CertsArgs),
+    /// Show how the programs of this host are
+    Status(status::StatusArgs),
+    /// Publish messages; the flags are those of mosquitto_pub
+    // `-h` is the host, as it is there.
+    #[command(disable_help_flag = true)]
+    Pub(client::PubArgs),
+    /// Subscribe and print what comes; the flags are those of mosquitto_sub
+    #[command(disable_help_flag = true)]
+    Sub(client::SubArgs),
+    /// Run the whole stack on this machine: two load balancers, two brokers and a client host, each in namespaces of its own
+    Lab(lab::LabArgs),
+    /// Print the completion script of a shell
+    Completion(completion::CompletionArgs),
+    /// Print a manual page, or write all of them into a directory
+    Man(man::ManArgs),
+}
+
+/// Why a command was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The cluster file is wrong.
+    #[error(transparent)]
+    Config(#[from] Report),
+    /// The host is not in the cluster file.
+    #[error(transparent)]
+    Host(#[from] RoleError),
+    /// Certificates.
+    #[error(transparent)]
+    Certs(#[from] CertsError),
+    /// Manual pages.
+    #[error(transparent)]
+    Man(#[from] man::ManError),
+    /// Standard output.
+    #[error("cannot write the output")]
+    Output(#[from] io::Error),
+}
+
+/// Reads the command line and does what it asks for.
+pub fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            output::complain(&text_of(&error));
+            ExitCode::from(error.exit_status())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode, CommandError> {
+    match command {
+        Command::Check(args) => check::run(&args),
+        Command::Certs(args) => certs::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Pub(args) => Ok(client::run_pub(args)),
+        Command::Sub(args) => Ok(client::run_sub(args)),
+        Command::Lab(args) => Ok(lab::run(args)),
+        Command::Completion(args) => completion::run(&args),
+        Command::Man(args) => man::run(&args),
+    }
+}
+
+impl CommandError {
+    fn exit_status(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Host(_) => 2,
+            Self::Certs(error) if error.is_usage() => 2,
+            Self::Man(error) if error.is_usage() => 2,
+            Self::Certs(_) | Self::Man(_) | Self::Output(_) => 1,
+        }
+    }
+}
+
+/// The error with its causes. A report names files and lines itself.
+fn text_of(error: &CommandError) -> String {
+    if let CommandError::Config(report) = error {
+        return report.to_string();
+    }
+    let mut text = format!("evermq: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_option_says_what_it_does() {
+        fn visit(command: &clap::Command, path: &str) {
+            assert!(command.get_about().is_some(), "{path} has no description");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path} {} has no description", argument.get_id());
+            }
+            for sub in command.get_subcommands() {
+                visit(sub, &format!("{path} {}", sub.get_name()));
+            }
+        }
+        visit(&Cli::command(), "evermq");
+    }
+}
