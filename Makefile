@@ -1,0 +1,45 @@
+# Everything that a developer or CI runs. `make help` lists it.
+
+SHELL := /bin/sh
+CARGO ?= cargo
+BIN := target/release
+
+.PHONY: help build demo test test-tools unit e2e lint bench-failover bench-mesh bench-broker bench-lb clean-lab
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the four programs, optimised, in target/release
+	$(CARGO) build --release --bins
+
+demo: build ## the whole stack on this machine: lab up, faults, figures, lab down
+	$(BIN)/evermq lab demo
+
+test: test-tools lint unit e2e ## every test; installs what they need and says so
+
+test-tools: ## what the tests need: mosquitto, keepalived, openssl, iproute2, paho-mqtt
+	@tests/install-tools
+
+unit: ## tests of each crate, with real peers on loopback
+	$(CARGO) build --bins
+	$(CARGO) test --workspace --exclude evermq-e2e
+
+e2e: ## tests of the whole stack in the lab
+	$(CARGO) build --bins
+	$(CARGO) test -p evermq-e2e -- --test-threads=1
+
+lint: ## format and clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+bench-failover: build ## outage by fault, medians of 5, in the lab
+	EVERMQ_BIN_DIR=target/release $(CARGO) run --release -q -p evermq-e2e --bin bench-failover
+
+bench-mesh: build ## one publisher to one subscriber through the VIP, beside bridged mosquitto
+	EVERMQ_BIN_DIR=target/release $(CARGO) run --release -q -p evermq-e2e --bin bench-mesh
+
+bench-broker: ## one broker beside mosquitto, plain TCP on loopback
+	tests/bench/broker/run
+
+bench-lb: ## the load balancer beside nginx
+	tests/bench/lb/run
