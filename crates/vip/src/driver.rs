@@ -74,6 +74,8 @@ pub struct Driver {
     packet: Buffer,
     /// Whether this program has put the VIP on the interface.
     holds: bool,
+    /// Told to stop, and waiting for the successor: the lb's health moves nothing any more.
+    stopping: bool,
 }
 
 /// Which inputs wait.
@@ -138,6 +140,8 @@ impl Driver {
             interval: vip.advert_interval,
             preempt: vip.preempt,
             garp_repeat_delay: vip.garp_repeat_delay,
+            // In the group there may be routers that the cluster file does not know.
+            peers: vip.adverts == Adverts::Multicast || !config.peers.is_empty(),
         });
         let tracker = Tracker::new(
             track::Settings {
@@ -163,10 +167,12 @@ impl Driver {
             counters,
             packet: Buffer::default(),
             holds: false,
+            stopping: false,
         })
     }
 
-    /// Runs until SIGTERM or its like; then, or after a failure, hands the VIP over and takes it from the interface.
+    /// Runs until SIGTERM or its like; then hands the VIP over, and takes it from the interface when the successor has it. A
+    /// second signal ends that wait. After a failure the VIP goes at once.
     ///
     /// # Errors
     /// The VIP cannot be added, as when its interface is gone.
@@ -176,8 +182,12 @@ impl Driver {
             // What could not be done must not be claimed: only the hand-over is sent.
             while self.fsm.poll_action().is_some() {}
         }
+        self.stopping = true;
         self.fsm.handle_shutdown(clock());
-        outcome.and(self.act(clock()))
+        outcome.and(self.act(clock()))?;
+        while self.fsm.lingers() && self.turn()? == Turn::Another {}
+        // What is still held goes when this driver is dropped.
+        Ok(())
     }
 
     fn work(&mut self) -> Result<(), DriverError> {
@@ -204,10 +214,12 @@ impl Driver {
         if ready.address {
             self.read_addresses(now)?;
         }
-        if self.tracker.poll_timeout().is_some_and(|due| due <= now) {
-            self.tracker.handle_timeout(now);
+        if !self.stopping {
+            if self.tracker.poll_timeout().is_some_and(|due| due <= now) {
+                self.tracker.handle_timeout(now);
+            }
+            self.track(now);
         }
-        self.track(now);
         if self.fsm.poll_timeout().is_some_and(|due| due <= now) {
             self.fsm.handle_timeout(now);
         }
@@ -216,9 +228,10 @@ impl Driver {
     }
 
     fn wait(&self) -> Result<Ready, DriverError> {
-        let deadline = [self.fsm.poll_timeout(), self.tracker.poll_timeout()].into_iter().flatten().min();
+        let health = self.tracker.poll_timeout().filter(|_| !self.stopping);
+        let deadline = [self.fsm.poll_timeout(), health].into_iter().flatten().min();
         let timeout = deadline.map(|deadline| TimeSpec::from(deadline.saturating_duration_since(clock())));
-        let lb = self.lb.fd();
+        let lb = self.lb.fd().filter(|_| !self.stopping);
         let mut fds = [
             PollFd::new(self.vrrp.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.watch.as_fd(), PollFlags::POLLIN),

@@ -6,60 +6,45 @@
 //!         |              +--------------+              |
 //!         |                     |                      |
 //!   unfit, shutdown           fit: startup       unfit, shutdown
-//!         |                     |               (priority 0 first)
+//!         |                     |                 (hand-over)
 //!         |                     v                      |
 //!   +-----+--------+     master-down timer     +-------+------+
 //!   |              |-------------------------->|              |
 //!   |    Backup    |                           |    Master    |
 //!   |              |<--------------------------|              |
 //!   +--------------+   a better router's advert,+-------------+
-//!                      last resort, woke late
+//!                      woke late,
+//!                      last resort (hand-over)
 //! ```
 //!
+//! A *hand-over* sends an advertisement of priority 0; the address lingers, for a bounded time, until the successor is heard.
 //! `Master` is the state that RFC 9568 calls Active; RFC 5798, keepalived and most operators say master.
 //!
 //! Beyond the RFC, each marked at its branch:
 //! - *fit* and *unfit* are the RFC's Startup and Shutdown events, driven by the local lb (see [`crate::track`]);
+//! - a master that leaves keeps the address until its successor is heard (see `linger.rs`);
 //! - a master that sinks to [`LAST_RESORT`] hands over instead of waiting to be preempted, and with preemption off a
 //!   backup still takes the VIP from such a master;
 //! - a master that finds itself later than its own master-down interval steps back and listens before it sends;
 //! - when two masters have met, the one that stays repeats its gratuitous ARP.
 
 mod action;
+mod input;
+mod linger;
+mod timers;
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 pub use self::action::{Action, Reason, State, Transition};
+use self::input::Event;
+pub use self::input::{Advert, Settings};
+use self::timers::Timers;
 use crate::track::{Cause, Effective, LAST_RESORT};
 
 /// Shortest time between two bursts of gratuitous ARP that answer another master.
 const RECLAIM_PAUSE: Duration = Duration::from_secs(1);
-
-/// What does not change while the program runs.
-#[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    /// This host's primary address, which breaks ties.
-    pub address: Ipv4Addr,
-    /// Advertisement_Interval.
-    pub interval: Duration,
-    /// Preempt_Mode.
-    pub preempt: bool,
-    /// A second burst of gratuitous ARP this long after the takeover; zero for none.
-    pub garp_repeat_delay: Duration,
-}
-
-/// What an advertisement that passed every check says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Advert {
-    /// The sender's primary address.
-    pub source: Ipv4Addr,
-    /// The sender's priority; 0 when it leaves.
-    pub priority: u8,
-    /// Max Advertise Interval.
-    pub interval: Duration,
-}
 
 /// One virtual router on one host.
 #[derive(Debug)]
@@ -78,28 +63,6 @@ pub struct Fsm {
     asserted: bool,
     claimed_at: Option<Instant>,
     actions: VecDeque<Action>,
-}
-
-/// Every timer of the machine: one slot each.
-#[derive(Debug, Default)]
-struct Timers {
-    master_down: Option<Instant>,
-    adver: Option<Instant>,
-    garp: Option<Instant>,
-}
-
-/// All that can happen to a virtual router.
-#[derive(Debug, Clone, Copy)]
-enum Event {
-    Fit { priority: u8, cause: Cause },
-    Unfit { cause: Cause },
-    Advert(Advert),
-    MasterDownTimer,
-    AdverTimer,
-    GarpTimer,
-    Paused { silent: Duration },
-    AddressLost,
-    Shutdown,
 }
 
 impl Fsm {
@@ -154,6 +117,9 @@ impl Fsm {
     ///
     /// Adverts that wait in the socket must be handled first: they tell a backup that was late that its master is alive.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.timers.release.is_some_and(|due| due <= now) {
+            self.feed(Event::ReleaseTimer, now);
+        }
         if let Some(due) = self.timers.master_down.filter(|due| *due <= now) {
             // Far too late: this program did not run, so silence proves nothing. Listen once more.
             if now.duration_since(due) > self.master_down_interval() {
@@ -168,12 +134,15 @@ impl Fsm {
         if self.timers.garp.is_some_and(|due| due <= now) {
             self.feed(Event::GarpTimer, now);
         }
+        if self.timers.overlap.is_some_and(|due| due <= now) {
+            self.feed(Event::OverlapTimer, now);
+        }
     }
 
     /// When [`Fsm::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.timers.master_down, self.timers.adver, self.timers.garp].into_iter().flatten().min()
+        self.timers.next()
     }
 
     /// The next thing to do, in order.
@@ -215,40 +184,53 @@ impl Fsm {
                 self.priority = priority;
                 self.enter_backup(Reason::Health(cause), now);
             }
+            (State::Initialize, Event::Unfit { cause }) => self.release_if_frozen(cause),
+            (State::Initialize, Event::Advert(advert)) => self.release_to(advert),
+            (State::Initialize, Event::ReleaseTimer | Event::AddressLost) => self.release(),
             (
                 State::Initialize,
-                Event::Unfit { .. }
-                | Event::Advert(_)
-                | Event::MasterDownTimer
+                Event::MasterDownTimer
                 | Event::AdverTimer
                 | Event::GarpTimer
+                | Event::OverlapTimer
                 | Event::Paused { .. }
-                | Event::AddressLost
                 | Event::Shutdown,
             ) => {}
 
             // §6.4.2 Backup
             (State::Backup, Event::Fit { priority, .. }) => self.change_rank_as_backup(priority),
-            (State::Backup, Event::Unfit { cause }) => self.enter_initialize(Reason::Health(cause)),
+            (State::Backup, Event::Unfit { cause }) => {
+                self.release_if_frozen(cause);
+                self.enter_initialize(Reason::Health(cause));
+            }
             (State::Backup, Event::Shutdown) => self.enter_initialize(Reason::Shutdown),
-            (State::Backup, Event::Advert(advert)) => self.hear_as_backup(advert, now),
+            (State::Backup, Event::Advert(advert)) => {
+                self.release_to(advert);
+                self.hear_as_backup(advert, now);
+            }
             (State::Backup, Event::MasterDownTimer) => self.enter_master(now),
-            (State::Backup, Event::AdverTimer | Event::GarpTimer | Event::Paused { .. } | Event::AddressLost) => {}
+            (State::Backup, Event::ReleaseTimer | Event::AddressLost) => self.release(),
+            (State::Backup, Event::AdverTimer | Event::GarpTimer | Event::OverlapTimer | Event::Paused { .. }) => {}
 
             // §6.4.3 Master (Active)
             (State::Master, Event::Fit { priority, cause }) => self.change_rank_as_master(priority, cause, now),
             (State::Master, Event::Unfit { cause }) => {
-                self.hand_over();
+                self.hand_over(now);
+                self.release_if_frozen(cause);
                 self.enter_initialize(Reason::Health(cause));
             }
             (State::Master, Event::Shutdown) => {
-                self.hand_over();
+                self.hand_over(now);
                 self.enter_initialize(Reason::Shutdown);
             }
             (State::Master, Event::Advert(advert)) => self.hear_as_master(advert, now),
             (State::Master, Event::AdverTimer) => self.advertise_on_time(now),
             (State::Master, Event::GarpTimer) => {
                 self.timers.garp = None;
+                self.claim(now);
+            }
+            (State::Master, Event::OverlapTimer) => {
+                self.timers.overlap = None;
                 self.claim(now);
             }
             // Beyond the RFC: another host may be master by now, and even if it ranks lower it was right to take over.
@@ -261,7 +243,7 @@ impl Fsm {
                 self.actions.push_back(Action::AddAddress);
                 self.claim(now);
             }
-            (State::Master, Event::MasterDownTimer) => {}
+            (State::Master, Event::MasterDownTimer | Event::ReleaseTimer) => {}
         }
     }
 
@@ -323,7 +305,7 @@ impl Fsm {
         let sinks = priority == LAST_RESORT;
         self.priority = priority;
         if sinks {
-            self.hand_over();
+            self.hand_over(now);
             self.enter_backup(Reason::Health(cause), now);
         } else {
             self.send_advert();
@@ -332,7 +314,7 @@ impl Fsm {
     }
 
     fn enter_initialize(&mut self, reason: Reason) {
-        self.timers = Timers::default();
+        self.timers = Timers { release: self.timers.release, ..Timers::default() };
         self.following = None;
         self.move_to(State::Initialize, reason);
     }
@@ -341,7 +323,8 @@ impl Fsm {
         self.master_interval = self.settings.interval;
         self.waiting = Reason::NoMaster;
         self.following = None;
-        self.timers = Timers { master_down: Some(now + self.master_down_interval()), ..Timers::default() };
+        let master_down = Some(now + self.master_down_interval());
+        self.timers = Timers { master_down, release: self.timers.release, ..Timers::default() };
         self.move_to(State::Backup, reason);
     }
 
@@ -349,22 +332,24 @@ impl Fsm {
     fn enter_master(&mut self, now: Instant) {
         self.following = None;
         self.asserted = false;
-        self.timers = Timers { adver: Some(now + self.settings.interval), ..Timers::default() };
+        let lingered = self.lingers();
+        let left = matches!(self.waiting, Reason::MasterLeft { .. });
+        self.timers = Timers {
+            adver: Some(now + self.settings.interval),
+            overlap: left.then(|| now + Self::linger_time(self.master_interval)),
+            ..Timers::default()
+        };
         // A master keeps its own interval, and its master-down interval tells when its peers give it up.
         self.master_interval = self.settings.interval;
-        self.actions.push_back(Action::AddAddress);
+        if !lingered {
+            self.actions.push_back(Action::AddAddress);
+        }
         self.claim(now);
         self.send_advert();
         if !self.settings.garp_repeat_delay.is_zero() {
             self.timers.garp = Some(now + self.settings.garp_repeat_delay);
         }
         self.move_to(State::Master, self.waiting);
-    }
-
-    /// Peers learn of it before the address goes, so that the next master's takeover runs meanwhile.
-    fn hand_over(&mut self) {
-        self.actions.push_back(Action::SendAdvert { priority: 0 });
-        self.actions.push_back(Action::RemoveAddress);
     }
 
     fn advertise_on_time(&mut self, now: Instant) {

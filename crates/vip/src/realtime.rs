@@ -15,8 +15,8 @@ const PRIORITY: i32 = 40;
 pub enum RealtimeError {
     /// SCHED_RR.
     #[error(
-        "no real-time scheduling ({0}): grant CAP_SYS_NICE (containers: --cap-add SYS_NICE, and a real-time budget), \
-         or set `realtime = false` in [vip]"
+        "no real-time scheduling ({0}): grant CAP_SYS_NICE or LimitRTPRIO=40 (containers: --cap-add SYS_NICE, and a \
+         real-time budget), or set `realtime = false` in [vip]"
     )]
     Scheduling(io::Error),
     /// mlockall.

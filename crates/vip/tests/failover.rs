@@ -160,6 +160,20 @@ fn sigterm_hands_over_and_exits_cleanly() {
 }
 
 #[test]
+fn sigterm_without_a_successor_ends_all_the_same_and_leaves_nothing() {
+    let mut net = Net::new(Options::default());
+    let [lb1, lb2, _] = net.start();
+    lb2.lb.die();
+    lb2.wait_for_state("initialize");
+    let told = Instant::now();
+    lb1.signal(Signal::SIGTERM);
+    assert!(lb1.ended().success());
+    assert!(told.elapsed() < TAKEOVER);
+    lb1.vip.wait(false);
+    assert!(!lb2.vip.held());
+}
+
+#[test]
 fn a_vip_removed_by_hand_comes_back_and_is_logged() {
     let mut net = Net::new(Options::default());
     let [lb1, lb2, _] = net.start();
@@ -209,8 +223,9 @@ fn neighbours_learn_the_new_holder_from_gratuitous_arp() {
         String::from_utf8(shown.stdout).unwrap()
     };
     let mac = |host: &net::Host| -> String {
-        let shown = host.command("cat").arg("/sys/class/net/eth0/address").output().unwrap();
-        String::from_utf8(shown.stdout).unwrap().trim().to_owned()
+        let shown = host.command("ip").args(["-json", "link", "show", "eth0"]).output().unwrap();
+        let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+        shown[0]["address"].as_str().unwrap().to_owned()
     };
     client.inside(|| {
         let socket = UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)).unwrap();
@@ -256,7 +271,7 @@ fn without_leave_for_real_time_it_says_so_and_goes_on() {
     let command = lb1.evermq_vip_without("-sys_nice,-ipc_lock");
     lb1.spawn(command);
     lb1.vip.wait(true);
-    assert_eq!(lb1.logged(&["WARN", "CAP_SYS_NICE", "realtime = false"]), 1);
+    assert_eq!(lb1.logged(&["WARN", "CAP_SYS_NICE", "LimitRTPRIO=", "realtime = false"]), 1);
 }
 
 #[test]

@@ -57,7 +57,8 @@ fn keepalived_of_higher_priority_preempts_and_hands_over_to_us() {
         beside(adverts, 250, |lb1, lb2| {
             lb2.vip.wait(true);
             lb1.vip.wait(false);
-            assert_eq!(lb1.wait_for_state("backup")["master"], "10.77.0.2");
+            lb1.wait_for_state("backup");
+            net::wait_for("us to hear keepalived", || (lb1.state()["master"] == "10.77.0.2").then_some(()));
             stays("keepalived is master", CALM, || lb2.vip.held() && !lb1.vip.held());
             let told = Instant::now();
             lb2.signal(Signal::SIGTERM);

@@ -7,6 +7,9 @@
 //!   and `I + D` more: the better one advertises every `I`, and the first advert that arrives ends it;
 //! - **no master**: whenever a host is fit for longer than `4 I + D`, there was a master within its reach in that time:
 //!   the master-down interval is at most `3 I + I`, and nothing but a master's advert extends it. No loss changes this;
+//! - **a second address**: a host that has handed over keeps its address until the first advert of a successor arrives, which
+//!   is `D` after the takeover if that advert is not lost, and never longer than `I` and a margin of 10 ms;
+//! - **no address**: without loss, reordering, crashes and freezes a hand-over leaves no moment in which nobody has the address;
 //! - **only a master of last resort**: the same for hosts and masters whose brokers are there.
 //!
 //! `EVERMQ_SIM_HISTORIES` sets how many histories run, `EVERMQ_SIM_SEED` where they start.
@@ -26,6 +29,7 @@ use evermq_vip::track::{self, LAST_RESORT, LONGEST_HOLD, Tracker, hold_down};
 const INTERVAL: Duration = Duration::from_millis(20);
 const LONGEST_DELAY: Duration = Duration::from_millis(2);
 const NO_MASTER: Duration = Duration::from_millis(20 * 4 + 2);
+const LONGEST_LINGER: Duration = Duration::from_millis(20 + 10);
 const LB_TIMEOUT: Duration = Duration::from_millis(300);
 const FAULTS: Duration = Duration::from_secs(5);
 
@@ -56,12 +60,15 @@ struct Daemon {
     tracker: Tracker,
     /// Connected to the lb.
     linked: bool,
+    /// Told to stop: only the state machine still runs, until its address is gone.
+    stopping: bool,
 }
 
 impl Daemon {
     /// What a connected lb says, or its death. One that is not connected is found by the tracker's own attempts.
     fn hear(&mut self, lb: Option<Health>, now: Instant) {
         match lb {
+            Some(_) | None if self.stopping => {}
             Some(health) if self.linked => self.tracker.handle_health(health, now),
             None if self.linked => {
                 self.linked = false;
@@ -86,8 +93,18 @@ struct Host {
     side: u64,
     /// The VIP is on the interface.
     holds: bool,
+    /// It is, though the host has handed over.
+    lingers: Option<Linger>,
     /// Since when it may be master: at all, and with its configured priority.
     fit_since: [Option<Instant>; 2],
+}
+
+/// An address that waits for a successor.
+#[derive(Debug, Clone, Copy)]
+struct Linger {
+    since: Instant,
+    /// When the first advert of a master arrives, once one is on its way.
+    told: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,6 +127,10 @@ struct Sim {
     /// For each pair of masters in reach of each other: since when, and adverts lost between them.
     rivals: Vec<Option<(Instant, u32)>>,
     moves: u64,
+    /// Times that an address waited for a successor and one was on its way to be heard.
+    overlaps: u64,
+    /// The network keeps order, and somebody has the address at any time.
+    covered: bool,
 }
 
 impl Sim {
@@ -129,6 +150,7 @@ impl Sim {
                 lb: Some(Health::Up),
                 side: 0,
                 holds: false,
+                lingers: None,
                 fit_since: [None; 2],
             })
             .collect();
@@ -143,6 +165,8 @@ impl Sim {
             led: vec![[now; 2]; count],
             rivals: vec![None; count * count],
             moves: 0,
+            overlaps: 0,
+            covered: false,
         };
         for host in 0..count {
             sim.start(host);
@@ -161,6 +185,7 @@ impl Sim {
         let host = &mut self.hosts[index];
         // A restarted daemon removes what a killed one left, before anything else.
         host.holds = false;
+        host.lingers = None;
         host.frozen = false;
         host.backlog.clear();
         let fsm = Fsm::new(fsm::Settings {
@@ -168,10 +193,11 @@ impl Sim {
             interval: INTERVAL,
             preempt: self.preempt,
             garp_repeat_delay: Duration::ZERO,
+            peers: true,
         });
         let settings =
             track::Settings { priority: host.priority, lb_timeout: LB_TIMEOUT, hold_down: hold_down(INTERVAL) };
-        host.daemon = Some(Daemon { fsm, tracker: Tracker::new(settings, self.now), linked: false });
+        host.daemon = Some(Daemon { fsm, tracker: Tracker::new(settings, self.now), linked: false, stopping: false });
         self.drain(index);
     }
 
@@ -211,7 +237,7 @@ impl Sim {
                 (track::Action::Effective(effective), _) => daemon.fsm.handle_effective(effective, now),
             }
         }
-        let fit = [1, 2].map(|least| daemon.tracker.effective().priority >= Some(least));
+        let fit = [1, 2].map(|least| !daemon.stopping && daemon.tracker.effective().priority >= Some(least));
         let mut adverts = Vec::new();
         let mut holds = Vec::new();
         let mut moves = 0;
@@ -224,12 +250,14 @@ impl Sim {
                 Action::SendGarp | Action::Follows { .. } => {}
             }
         }
+        let lingers = daemon.fsm.lingers();
         self.moves += moves;
         let host = &mut self.hosts[index];
         for hold in holds {
             assert_ne!(host.holds, hold, "{}: the address was added or removed twice", host.address);
             host.holds = hold;
         }
+        host.lingers = if lingers { host.lingers.or(Some(Linger { since: now, told: None })) } else { None };
         for (since, fit) in host.fit_since.iter_mut().zip(fit) {
             *since = if fit { since.or(Some(now)) } else { None };
         }
@@ -256,8 +284,17 @@ impl Sim {
             }
             let copies = if self.random.chance(1) { 2 } else { 1 };
             for _ in 0..copies {
-                let delay = Duration::from_nanos(self.random.below(LONGEST_DELAY.as_nanos() as u64));
-                self.push(self.now + delay, What::Deliver { to, from, priority });
+                let random = Duration::from_nanos(self.random.below(LONGEST_DELAY.as_nanos() as u64));
+                // An advert that comes after the priority 0 it was sent before makes the successor wait for the silence.
+                let delay = if self.covered { LONGEST_DELAY } else { random };
+                let arrives = self.now + delay;
+                if priority > 0
+                    && let Some(Linger { told, .. }) = &mut self.hosts[to].lingers
+                {
+                    self.overlaps += u64::from(told.is_none());
+                    *told = Some(told.map_or(arrives, |told| told.min(arrives)));
+                }
+                self.push(arrives, What::Deliver { to, from, priority });
             }
         }
     }
@@ -276,7 +313,8 @@ impl Sim {
             let timer = (0..self.hosts.len())
                 .filter_map(|index| {
                     let daemon = self.running(index)?;
-                    let due = [daemon.fsm.poll_timeout(), daemon.tracker.poll_timeout()].into_iter().flatten().min()?;
+                    let health = daemon.tracker.poll_timeout().filter(|_| !daemon.stopping);
+                    let due = [daemon.fsm.poll_timeout(), health].into_iter().flatten().min()?;
                     Some((due, index))
                 })
                 .min();
@@ -303,12 +341,33 @@ impl Sim {
     fn wake(&mut self, index: usize) {
         let now = self.now;
         let Some(daemon) = self.running(index) else { return };
-        daemon.tracker.handle_timeout(now);
+        if !daemon.stopping {
+            daemon.tracker.handle_timeout(now);
+        }
         self.drain(index);
         if let Some(daemon) = self.running(index) {
             daemon.fsm.handle_timeout(now);
         }
         self.drain(index);
+        self.end_if_done(index);
+    }
+
+    /// SIGTERM: hands over, and ends when the address is gone.
+    fn stop(&mut self, index: usize) {
+        let now = self.now;
+        if let Some(daemon) = self.running(index) {
+            daemon.stopping = true;
+            daemon.fsm.handle_shutdown(now);
+            self.drain(index);
+            self.end_if_done(index);
+        }
+    }
+
+    fn end_if_done(&mut self, index: usize) {
+        if self.running(index).is_some_and(|daemon| daemon.stopping && !daemon.fsm.lingers()) {
+            assert!(!self.hosts[index].holds, "a graceful stop leaves the address");
+            self.crash(index);
+        }
     }
 
     fn happen(&mut self, what: What) {
@@ -325,11 +384,12 @@ impl Sim {
                 } else if let Some(daemon) = self.running(to) {
                     daemon.fsm.handle_advert(advert, now);
                     self.drain(to);
+                    self.end_if_done(to);
                 }
             }
             What::Beat(index) => {
                 if let Some(health) = self.hosts[index].lb
-                    && let Some(daemon) = self.running(index).filter(|daemon| daemon.linked)
+                    && let Some(daemon) = self.running(index).filter(|daemon| daemon.linked && !daemon.stopping)
                 {
                     daemon.tracker.handle_health(health, now);
                     self.drain(index);
@@ -349,15 +409,7 @@ impl Sim {
         match self.random.below(12) {
             0 => self.crash(index),
             1 | 2 if self.hosts[index].daemon.is_none() => self.start(index),
-            3 => {
-                let now = self.now;
-                if let Some(daemon) = self.running(index) {
-                    daemon.fsm.handle_shutdown(now);
-                    self.drain(index);
-                    assert!(!self.hosts[index].holds, "a graceful stop leaves the address");
-                    self.crash(index);
-                }
-            }
+            3 => self.stop(index),
             4 => self.freeze(index),
             5 | 6 => self.thaw(index),
             7 => self.set_lb(index, None),
@@ -379,6 +431,7 @@ impl Sim {
     fn crash(&mut self, index: usize) {
         let host = &mut self.hosts[index];
         host.daemon = None;
+        host.lingers = None;
         host.frozen = false;
         host.backlog.clear();
         host.fit_since = [None; 2];
@@ -405,6 +458,8 @@ impl Sim {
         }
         daemon.hear(lb, now);
         self.drain(index);
+        // What was due meanwhile comes in the same turn.
+        self.wake(index);
     }
 
     fn set_lb(&mut self, index: usize, lb: Option<Health>) {
@@ -426,10 +481,15 @@ impl Sim {
     /// Who reaches whom has changed: the bounds count from now.
     fn forget_reach(&mut self) {
         self.rivals.fill(None);
+        // Adverts that were on their way may be lost.
+        for Linger { told, .. } in self.hosts.iter_mut().filter_map(|host| host.lingers.as_mut()) {
+            *told = None;
+        }
         self.led.fill([self.now; 2]);
     }
 
     fn check(&mut self) {
+        self.check_addresses();
         let count = self.hosts.len();
         let masters: Vec<usize> = (0..count).filter(|index| self.is_master(*index)).collect();
         for index in 0..count {
@@ -463,6 +523,23 @@ impl Sim {
         }
     }
 
+    /// Frozen and crashed hosts may have the address for ever; the others have it as master, or for a moment more.
+    fn check_addresses(&self) {
+        for (index, host) in self.hosts.iter().enumerate().filter(|(_, host)| host.daemon.is_some() && !host.frozen) {
+            let address = host.address;
+            assert_eq!(host.holds, self.is_master(index) || host.lingers.is_some(), "{address} holds, or does not");
+            if let Some(Linger { since, told }) = host.lingers {
+                let lingers = self.now - since;
+                assert!(lingers <= LONGEST_LINGER, "{address} has kept the address for {lingers:?}");
+                assert!(
+                    told.is_none_or(|told| self.now <= told),
+                    "{address} keeps the address beside a master it heard"
+                );
+            }
+        }
+        assert!(!self.covered || self.hosts.iter().any(|host| host.holds), "nobody has the address");
+    }
+
     /// Faults for a while; then everything is mended, and the hosts have to settle.
     fn history(&mut self) {
         let first = self.now + Duration::from_millis(self.random.below(300));
@@ -475,7 +552,7 @@ impl Sim {
         for index in 0..self.hosts.len() {
             self.thaw(index);
             self.set_lb(index, Some(Health::Up));
-            if self.hosts[index].daemon.is_none() {
+            if self.hosts[index].daemon.as_ref().is_none_or(|daemon| daemon.stopping) {
                 self.start(index);
             }
         }
@@ -515,6 +592,35 @@ fn whatever_happens_there_is_one_master_within_the_bounds() {
         }
     }
     assert!(moves > 0, "nothing ever happened");
+}
+
+#[test]
+fn a_hand_over_leaves_no_moment_without_an_address() {
+    for seed in 1..=300 {
+        let mut sim = Sim::new(seed);
+        sim.run(sim.now + Duration::from_secs(1));
+        sim.covered = true;
+        for hand_over in [0, 1, 2] {
+            let master = (0..sim.hosts.len()).find(|index| sim.is_master(*index)).unwrap();
+            match hand_over {
+                0 => sim.set_lb(master, None),
+                1 => sim.set_lb(master, Some(Health::Degraded)),
+                _ => sim.stop(master),
+            }
+            assert!(sim.hosts[master].holds, "history {seed}: the address is kept for the successor");
+            let overlaps = sim.overlaps;
+            sim.run(sim.now + LONGEST_LINGER);
+            assert!(
+                !sim.hosts[master].holds && sim.overlaps == overlaps + 1,
+                "history {seed}: the successor was heard"
+            );
+            if sim.hosts[master].daemon.is_none() {
+                sim.start(master);
+            }
+            sim.set_lb(master, Some(Health::Up));
+            sim.run(sim.now + LONGEST_HOLD);
+        }
+    }
 }
 
 #[test]

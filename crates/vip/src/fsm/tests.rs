@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
 
+mod linger;
 mod random;
 
 use super::*;
@@ -15,12 +16,15 @@ const SKEW: Duration = Duration::from_nanos(12_187_500);
 const DOWN: Duration = Duration::from_nanos(72_187_500);
 const SKEW_150: Duration = Duration::from_nanos(8_281_250);
 const SKEW_1: Duration = Duration::from_nanos(19_921_875);
+const DOWN_1: Duration = Duration::from_nanos(79_921_875);
+/// How long an address lingers.
+const LINGER: Duration = Duration::from_millis(30);
 /// When the input comes, after the state was entered.
 const LATER: Duration = Duration::from_millis(5);
 const UP: Reason = Reason::Health(Cause::LbUp);
 
 fn settings(preempt: bool) -> Settings {
-    Settings { address: OWN, interval: INTERVAL, preempt, garp_repeat_delay: Duration::from_secs(1) }
+    Settings { address: OWN, interval: INTERVAL, preempt, garp_repeat_delay: Duration::from_secs(1), peers: true }
 }
 
 fn fit(priority: u8) -> Effective {
@@ -35,6 +39,10 @@ fn unfit() -> Effective {
     Effective { priority: None, cause: Cause::LbGone }
 }
 
+fn silent() -> Effective {
+    Effective { priority: None, cause: Cause::LbSilent }
+}
+
 fn advert(source: Ipv4Addr, priority: u8) -> Advert {
     Advert { source, priority, interval: INTERVAL }
 }
@@ -45,6 +53,34 @@ fn actions(fsm: &mut Fsm) -> Vec<Action> {
 
 fn moved(from: State, to: State, reason: Reason) -> Action {
     Action::Moved(Transition { from, to, reason })
+}
+
+/// Where a row of the table begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// A machine of priority 100 that has just entered the state.
+    In(State),
+    /// Initialize, just after a hand-over: the address lingers.
+    Left,
+    /// Backup of priority 1, just after a hand-over: the address lingers.
+    Sunk,
+}
+
+const STARTS: [Start; 5] =
+    [Start::In(State::Initialize), Start::In(State::Backup), Start::In(State::Master), Start::Left, Start::Sunk];
+
+/// A machine, and when it came to be so.
+fn begin(start: Start, preempt: bool) -> (Fsm, Instant) {
+    let (effective, state) = match start {
+        Start::In(state) => return machine(state, preempt),
+        Start::Left => (unfit(), State::Initialize),
+        Start::Sunk => (sunk(), State::Backup),
+    };
+    let (mut fsm, entered) = machine(State::Master, preempt);
+    fsm.handle_effective(effective, entered);
+    actions(&mut fsm);
+    assert!(fsm.state() == state && fsm.lingers());
+    (fsm, entered)
 }
 
 /// A machine of priority 100 that has just entered `state`, and when.
@@ -79,6 +115,7 @@ fn inputs() -> Vec<Input> {
         Input::Fit(fit(150)),
         Input::Fit(sunk()),
         Input::Fit(unfit()),
+        Input::Fit(silent()),
         Input::Advert(advert(LOW, 0)),
         Input::Advert(advert(LOW, LAST_RESORT)),
         Input::Advert(advert(HIGH, 99)),
@@ -92,10 +129,18 @@ fn inputs() -> Vec<Input> {
     ]
 }
 
-/// State after, actions, and the next deadline counted from when the state before was entered.
+/// State after, actions, and the next deadline counted from when the row began.
 type Row = (State, Vec<Action>, Option<Duration>);
 
-fn expected(state: State, preempt: bool, input: Input) -> Row {
+fn expected(start: Start, preempt: bool, input: Input) -> Row {
+    match start {
+        Start::In(state) => expected_in(state, preempt, input),
+        Start::Left => linger::expected_left(input),
+        Start::Sunk => linger::expected_sunk(input),
+    }
+}
+
+fn expected_in(state: State, preempt: bool, input: Input) -> Row {
     use State::{Backup, Initialize, Master};
     let follows = |master| Action::Follows { master };
     match (state, input) {
@@ -136,18 +181,21 @@ fn expected(state: State, preempt: bool, input: Input) -> Row {
             (Master, vec![Action::SendAdvert { priority: 150 }], Some(LATER + INTERVAL))
         }
         (Master, Input::Fit(Effective { priority: Some(_), cause })) => {
+            let handover = vec![Action::SendAdvert { priority: 0 }, moved(Master, Backup, Reason::Health(cause))];
+            (Backup, handover, Some(LATER + LINGER))
+        }
+        (Master, Input::Fit(Effective { priority: None, cause: Cause::LbSilent })) => {
             let mut handover = vec![Action::SendAdvert { priority: 0 }, Action::RemoveAddress];
-            handover.push(moved(Master, Backup, Reason::Health(cause)));
-            (Backup, handover, Some(LATER + INTERVAL * 3 + SKEW_1))
+            handover.push(moved(Master, Initialize, Reason::Health(Cause::LbSilent)));
+            (Initialize, handover, None)
         }
         (Master, Input::Fit(Effective { priority: None, .. }) | Input::Shutdown) => {
             let reason = match input {
                 Input::Fit(effective) => Reason::Health(effective.cause),
                 _ => Reason::Shutdown,
             };
-            let mut handover = vec![Action::SendAdvert { priority: 0 }, Action::RemoveAddress];
-            handover.push(moved(Master, Initialize, reason));
-            (Initialize, handover, None)
+            let handover = vec![Action::SendAdvert { priority: 0 }, moved(Master, Initialize, reason)];
+            (Initialize, handover, Some(LATER + LINGER))
         }
         (Master, Input::Advert(Advert { source: OWN, .. })) => (Master, vec![], Some(INTERVAL)),
         (Master, Input::Advert(Advert { priority: 0, .. })) => {
@@ -170,10 +218,10 @@ fn expected(state: State, preempt: bool, input: Input) -> Row {
 #[test]
 fn every_state_and_input_does_what_the_table_says() {
     let mut rows = 0;
-    for state in [State::Initialize, State::Backup, State::Master] {
+    for start in STARTS {
         for preempt in [false, true] {
             for input in inputs() {
-                let (mut fsm, entered) = machine(state, preempt);
+                let (mut fsm, entered) = begin(start, preempt);
                 let now = entered + LATER;
                 match input {
                     Input::Fit(effective) => fsm.handle_effective(effective, now),
@@ -183,18 +231,19 @@ fn every_state_and_input_does_what_the_table_says() {
                     Input::Timeout => fsm.handle_timeout(fsm.poll_timeout().unwrap_or(now)),
                 }
                 let row = (fsm.state(), actions(&mut fsm), fsm.poll_timeout().map(|due| due - entered));
-                assert_eq!(row, expected(state, preempt, input), "{state}, preempt {preempt}, {input:?}");
+                assert_eq!(row, expected(start, preempt, input), "{start:?}, preempt {preempt}, {input:?}");
                 rows += 1;
             }
         }
     }
-    assert_eq!(rows, 3 * 2 * 14);
+    assert_eq!(rows, 5 * 2 * 15);
 }
 
 #[test]
 fn nothing_happens_before_a_deadline() {
-    for state in [State::Initialize, State::Backup, State::Master] {
-        let (mut fsm, entered) = machine(state, false);
+    for start in STARTS {
+        let (mut fsm, entered) = begin(start, false);
+        let state = fsm.state();
         let before = fsm.poll_timeout();
         fsm.handle_timeout(before.map_or(entered, |due| due - Duration::from_nanos(1)));
         assert_eq!((fsm.state(), fsm.poll_timeout(), actions(&mut fsm)), (state, before, vec![]));

@@ -1,6 +1,6 @@
 //! A network of namespaces on one switch, with `evermq-vip`, keepalived and load balancers that the test plays.
 //!
-//! Everything ends with [`Net`]: programs, namespaces, directories. Needs root (and says so).
+//! Everything ends with [`Net`]: programs, namespaces, directories. Needs root, or a user namespace (see [`privilege`]).
 
 #![allow(clippy::allow_attributes, reason = "each test file uses another part of this module")]
 #![allow(dead_code, unreachable_pub, reason = "each test file uses another part of this module")]
@@ -12,6 +12,8 @@
 #![expect(clippy::print_stderr, reason = "a failed test shows what the daemons wrote")]
 
 pub mod fake_lb;
+mod privilege;
+pub mod service;
 pub mod watch;
 
 use std::fs::{self, File};
@@ -75,10 +77,7 @@ pub struct Host {
 impl Net {
     /// Two lb hosts of priority 200 and 190, and a client.
     pub fn new(options: Options) -> Self {
-        assert!(
-            nix::unistd::geteuid().is_root(),
-            "this test makes network namespaces: run it as root (sudo -E cargo test)"
-        );
+        privilege::ensure();
         let id = format!("evip{}x{}", std::process::id(), NETS.fetch_add(1, Ordering::Relaxed));
         let directory = tempfile::tempdir().unwrap();
         let mut net = Self { id, options, directory, hosts: Vec::new() };
@@ -211,8 +210,9 @@ impl Drop for Net {
 impl Host {
     /// A command in this host's namespace.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.namespace]).arg(program);
+        // `ip netns exec` would mount /sys anew, which a user namespace in a container may not.
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.namespace)).arg(program);
         command
     }
 
@@ -227,8 +227,8 @@ impl Host {
     pub fn evermq_vip_without(&self, capabilities: &str) -> Command {
         let mut command = self.command("setpriv");
         command.arg(format!("--bounding-set={capabilities}"));
-        // Behind `ip netns exec NAMESPACE`.
-        command.args(self.evermq_vip().get_args().skip(3));
+        // Behind `nsenter --net=NAMESPACE`.
+        command.args(self.evermq_vip().get_args().skip(1));
         command
     }
 

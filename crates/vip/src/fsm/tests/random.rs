@@ -19,7 +19,7 @@ fn step() -> impl Strategy<Value = Step> {
     let interval = prop_oneof![Just(INTERVAL), (1_u64..=4095).prop_map(|count| Duration::from_millis(count * 10))];
     let heard = (source, priority, interval)
         .prop_map(|(source, priority, interval)| Input::Advert(Advert { source, priority, interval }));
-    let effective = prop_oneof![Just(unfit()), Just(sunk()), (2_u8..=254).prop_map(fit),];
+    let effective = prop_oneof![Just(unfit()), Just(silent()), Just(sunk()), (2_u8..=254).prop_map(fit),];
     prop_oneof![
         4 => heard.prop_map(Step::Input),
         2 => effective.prop_map(|effective| Step::Input(Input::Fit(effective))),
@@ -36,6 +36,8 @@ struct World {
     now: Instant,
     state: State,
     holds: bool,
+    /// Since the hand-over, while the address is still there.
+    lingers: Option<Instant>,
 }
 
 impl World {
@@ -51,26 +53,41 @@ impl World {
                 Action::RemoveAddress => {
                     prop_assert!(self.holds, "removed twice");
                     self.holds = false;
+                    self.lingers = None;
                 }
                 Action::SendAdvert { priority: 0 } => {
-                    prop_assert!(self.holds, "only a master leaves");
-                    prop_assert_eq!(did.get(index + 1), Some(&Action::RemoveAddress));
+                    prop_assert!(self.state == State::Master, "only a master leaves");
+                    self.lingers = Some(self.now);
                 }
-                Action::SendAdvert { .. } | Action::SendGarp => prop_assert!(self.holds, "claims without the address"),
+                Action::SendAdvert { .. } | Action::SendGarp => {
+                    prop_assert!(self.holds, "claims without the address");
+                    let becomes = did[index..]
+                        .iter()
+                        .any(|action| matches!(action, Action::Moved(Transition { to: State::Master, .. })));
+                    prop_assert!(self.state == State::Master || becomes, "claims and is not master");
+                }
                 Action::Moved(Transition { from, to, .. }) => {
                     prop_assert_eq!(from, self.state);
                     prop_assert_ne!(from, to);
-                    prop_assert_eq!(self.holds, to == State::Master);
+                    if to == State::Master {
+                        self.lingers = None;
+                    }
+                    prop_assert_eq!(self.holds, to == State::Master || self.lingers.is_some());
                     self.state = to;
                 }
                 Action::Follows { master } => prop_assert_ne!(master, OWN),
             }
         }
         prop_assert_eq!(self.state, self.fsm.state(), "a change that was not reported");
-        prop_assert_eq!(self.holds, self.state == State::Master);
-        let left = self.fsm.poll_timeout().map(|due| due.saturating_duration_since(self.now));
+        prop_assert_eq!(self.holds, self.state == State::Master || self.lingers.is_some());
+        prop_assert_eq!(self.fsm.lingers(), self.lingers.is_some());
+        let due = self.fsm.poll_timeout();
+        let left = due.map(|due| due.saturating_duration_since(self.now));
+        if let Some(since) = self.lingers {
+            prop_assert!(due.is_some_and(|due| due <= since + LINGER), "nothing ends the lingering");
+        }
         match self.state {
-            State::Initialize => prop_assert_eq!(left, None),
+            State::Initialize => prop_assert!(left.is_none() || self.lingers.is_some()),
             State::Backup => prop_assert!(left.is_some_and(|left| left <= self.fsm.master_interval * 4)),
             State::Master => prop_assert!(left.is_some_and(|left| left <= INTERVAL)),
         }
@@ -95,7 +112,7 @@ proptest! {
     #[test]
     fn the_address_and_the_timers_always_fit_the_state(preempt: bool, steps in prop::collection::vec(step(), 1..200)) {
         let fsm = Fsm::new(settings(preempt));
-        let mut world = World { fsm, now: Instant::now(), state: State::Initialize, holds: false };
+        let mut world = World { fsm, now: Instant::now(), state: State::Initialize, holds: false, lingers: None };
         for step in steps {
             match step {
                 Step::Input(input) => {
