@@ -17,6 +17,8 @@ pub trait Backbone: Send + Sync + 'static {
     fn publish(&self, message: Arc<Message>) -> Pressure;
     /// Ends when publishers may go on.
     fn relieved(self: Arc<Self>) -> Relief;
+    /// Messages that connected peers have not acknowledged yet.
+    fn unacknowledged(&self) -> u64;
     /// What the control socket shows.
     fn state(&self) -> Value;
 }
@@ -32,6 +34,10 @@ impl Backbone for Bridge {
 
     fn relieved(self: Arc<Self>) -> Relief {
         Box::pin(async move { Self::relieved(&self).await })
+    }
+
+    fn unacknowledged(&self) -> u64 {
+        Self::state(self).peers.iter().filter(|peer| peer.connected).map(|peer| peer.lag).sum()
     }
 
     fn state(&self) -> Value {

@@ -4,8 +4,8 @@
 //! what has come, gives all of it to the session under one lock, does what the session asks for, and writes all answers and
 //! messages at once. Between turns an idle connection holds no buffer: those belong to the worker's thread.
 //!
-//! What stops reading: output that the client does not take ([`MAX_UNSENT`]), a peer that is behind
-//! ([`Pause::Relief`]), and, for a moment, a subscriber whose queue fills up ([`Pause::Congested`]).
+//! What stops reading: output that the client does not take (`MAX_UNSENT`), a peer that is behind
+//! (`Pause::Relief`), and, for a moment, a subscriber whose queue fills up (`Pause::Congested`).
 
 mod buffers;
 mod pause;

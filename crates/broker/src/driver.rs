@@ -40,6 +40,8 @@ use crate::session::Limits;
 
 /// Open files besides connections: listeners, peers, the control socket.
 const OTHER_FILES: usize = 256;
+/// How often a stopping broker looks whether its peers have everything.
+const FLUSH_POLL: Duration = Duration::from_millis(5);
 
 /// A broker whose addresses are bound and whose workers serve.
 pub struct Driver {
@@ -102,7 +104,8 @@ impl Driver {
             max_connections: broker_config.max_connections,
             shutdown: stop.clone(),
         };
-        let workers = spawn_workers(entrance, doors, broker_config.drain_timeout)?;
+        // Half of the time for the clients, so that one which does not listen leaves the other half to the peers.
+        let workers = spawn_workers(entrance, doors, broker_config.drain_timeout / 2)?;
         tracing::info!(%listen, ?listen_plain, peers = %config.peer_listen, workers = count, "broker listens");
         Ok(Self {
             listen,
@@ -167,6 +170,11 @@ impl Driver {
         self.broker.close_all(ReasonCode::ServerShuttingDown);
         let drained = workers.await?;
         self.broker.end_all(clock());
+        // The bridge is told to stop when every connected peer has what was published, or time is up.
+        while self.broker.backbone.unacknowledged() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(FLUSH_POLL).await;
+        }
+        let unacknowledged = self.broker.backbone.unacknowledged();
         self.stop_bridge.cancel();
         let flushed = match tokio::time::timeout_at(deadline, bridge).await {
             Ok(result) => joined(result?).map(|()| true),
@@ -174,8 +182,9 @@ impl Driver {
         };
         expiry.abort();
         control.abort();
-        let finished = drained.is_ok() && matches!(flushed, Ok(true));
-        tracing::info!(finished, connections = self.broker.connections(), "broker stopped");
+        let connections = self.broker.connections();
+        let finished = connections == 0 && unacknowledged == 0 && matches!(flushed, Ok(true));
+        tracing::info!(finished, connections, unacknowledged, "broker stopped");
         drained.and(flushed.map(|_| ()))
     }
 }
@@ -195,17 +204,17 @@ fn bind_all(
     Ok((bound, doors))
 }
 
-fn spawn_workers(entrance: Entrance, doors: Vec<Vec<Door>>, drain_timeout: Duration) -> std::io::Result<Workers> {
+fn spawn_workers(entrance: Entrance, doors: Vec<Vec<Door>>, drain_time: Duration) -> std::io::Result<Workers> {
     let count = doors.len();
     let doors: Mutex<Vec<Option<Vec<Door>>>> = Mutex::new(doors.into_iter().map(Some).collect());
     workers::spawn("broker", count, move |index| {
         let mine = doors.lock().get_mut(index).and_then(Option::take).unwrap_or_default();
-        work(entrance.clone(), mine, drain_timeout)
+        work(entrance.clone(), mine, drain_time)
     })
 }
 
 /// One worker: accepts until shutdown, then waits for its connections, but not for ever.
-async fn work(entrance: Entrance, doors: Vec<Door>, drain_timeout: Duration) -> anyhow::Result<()> {
+async fn work(entrance: Entrance, doors: Vec<Door>, drain_time: Duration) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
     for Door { listener, tls } in doors {
         let listener = tokio::net::TcpListener::from_std(listener).context("listener")?;
@@ -214,8 +223,8 @@ async fn work(entrance: Entrance, doors: Vec<Door>, drain_timeout: Duration) -> 
     }
     entrance.shutdown.cancelled().await;
     tasks.close();
-    if tokio::time::timeout(drain_timeout, tasks.wait()).await.is_err() {
-        tracing::warn!(connections = tasks.len(), "drain_timeout has passed: connections are cut off");
+    if tokio::time::timeout(drain_time, tasks.wait()).await.is_err() {
+        tracing::warn!(connections = tasks.len(), "half of drain_timeout has passed: connections are cut off");
     }
     Ok(())
 }

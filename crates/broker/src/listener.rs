@@ -78,7 +78,7 @@ pub async fn serve(listener: TcpListener, entrance: Entrance, tasks: TaskTracker
             }
         };
         let Some(place) = entrance.broker.place(entrance.max_connections) else {
-            // [MQTT-4.13]: nothing is known of the other side, so there is nothing to say.
+            // §4.13: nothing is known of the other side, so there is nothing to say.
             entrance.broker.counters.strangers.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(%address, "refused: broker.max_connections are connected");
             continue;

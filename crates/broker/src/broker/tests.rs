@@ -51,6 +51,10 @@ impl Backbone for FakeMesh {
         })
     }
 
+    fn unacknowledged(&self) -> u64 {
+        0
+    }
+
     fn state(&self) -> Value {
         Value::Null
     }

@@ -9,7 +9,7 @@ use evermq_mqtt::{Packet, PacketId, QoS, ReasonCode, Version};
 
 use super::inflight::Stage;
 use super::queue::Pushed;
-use super::{Action, Link, Session, State};
+use super::{Action, Session, State};
 use crate::message::Delivery;
 
 /// Messages beyond this many that are out get bytes of their own: a client that does not acknowledge must not keep the
@@ -208,14 +208,6 @@ impl Session {
 
     fn send_pubrel(&mut self, packet_id: PacketId, reason: ReasonCode) {
         self.actions.push_back(Action::Send(pubrel(packet_id, reason)));
-    }
-}
-
-impl Link {
-    /// [MQTT-3.1.2-25]: what is too large for the client counts as sent.
-    fn takes(&self, delivery: &Delivery, now: Instant) -> bool {
-        let limit = usize::try_from(self.max_packet_size).unwrap_or(usize::MAX);
-        self.max_packet_size == u32::MAX || delivery.encoded_len(self.version, now).is_ok_and(|len| len <= limit)
     }
 }
 

@@ -17,6 +17,7 @@
 //! | `subscribe` | SUBSCRIBE and UNSUBSCRIBE |
 //! | `deliver` | messages to the client: waiting, sending, resending, acknowledgements |
 //! | [`queue`], [`inflight`] | what waits, what is out |
+//! | `link` | the present connection |
 //!
 //! Pure: the [`connection`](crate::connection) owns the socket and the clock, the [`expiry`](crate::expiry) task those of
 //! sessions without a connection.
@@ -24,6 +25,8 @@
 pub mod connect;
 mod deliver;
 pub mod inflight;
+mod limits;
+mod link;
 mod publish;
 pub mod queue;
 mod subscribe;
@@ -36,13 +39,15 @@ use std::time::{Duration, Instant};
 use evermq_mqtt::codec::{DecodeError, Sender, check_sender};
 use evermq_mqtt::packet::{ConnAck, Disconnect};
 use evermq_mqtt::properties::DisconnectProperties;
-use evermq_mqtt::{Packet, PacketId, Publish, ReasonCode, Text, TopicFilter, TopicName, Version};
+use evermq_mqtt::{Packet, PacketId, Publish, ReasonCode, Text, TopicFilter, Version};
 use hashbrown::HashSet;
 
 use connect::Granted;
 pub use deliver::{Delivered, Transmit};
 use inflight::Inflight;
-use queue::{Bounds, Queue};
+pub use limits::Limits;
+use link::Link;
+use queue::Queue;
 pub use subscribe::Subscription;
 
 /// Topic aliases that a client may set (§3.2.2.3.8): enough for a device's few topics, little memory for a hostile one.
@@ -50,59 +55,6 @@ pub const TOPIC_ALIAS_MAXIMUM: u16 = 10;
 
 /// A Reason String is left out for a client whose Maximum Packet Size is below this (`[MQTT-3.14.2-3]`).
 const SIZE_FOR_REASON_STRING: u32 = 256;
-
-/// Bounds that hold for every session.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Bytes of a packet from a client.
-    pub max_packet_size: u32,
-    /// Unacknowledged messages each way.
-    pub max_inflight: u16,
-    /// Waiting messages.
-    pub max_queued_messages: usize,
-    /// Their payload bytes.
-    pub max_queued_bytes: usize,
-    /// How long a session may outlive its connection.
-    pub max_session_expiry: Duration,
-    /// Longest keep alive that is granted; zero for no limit.
-    pub max_keep_alive: Duration,
-    /// Subscriptions of one session.
-    pub max_subscriptions: usize,
-    /// Levels of a topic name or filter.
-    pub max_topic_levels: usize,
-    /// Retained messages in all, and so the most that SUBSCRIBE can make wait for one session.
-    pub max_retained_messages: usize,
-}
-
-impl Limits {
-    /// As the cluster file says.
-    #[must_use]
-    pub fn new(broker: &evermq_config::cluster::Broker) -> Self {
-        Self {
-            max_packet_size: broker.max_packet_size,
-            max_inflight: broker.max_inflight,
-            max_queued_messages: broker.max_queued_messages,
-            max_queued_bytes: broker.max_queued_bytes,
-            max_session_expiry: broker.max_session_expiry,
-            max_keep_alive: broker.max_keep_alive,
-            max_subscriptions: broker.max_subscriptions,
-            max_topic_levels: broker.max_topic_levels,
-            max_retained_messages: broker.max_retained_messages,
-        }
-    }
-
-    fn queue(&self) -> Bounds {
-        Bounds {
-            messages: self.max_queued_messages,
-            bytes: self.max_queued_bytes,
-            retained: self.max_retained_messages,
-        }
-    }
-
-    fn has_too_many_levels<'a>(&self, mut levels: impl Iterator<Item = &'a str>) -> bool {
-        levels.nth(self.max_topic_levels).is_some()
-    }
-}
 
 /// One network connection of a client, unique in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -168,23 +120,6 @@ enum State {
     Connected(Box<Link>),
     Detached { will_at: Option<Instant>, expires_at: Option<Instant> },
     Ended,
-}
-
-/// What is known of the present connection.
-#[derive(Debug)]
-struct Link {
-    id: LinkId,
-    version: Version,
-    /// Zero for none.
-    keep_alive: Duration,
-    last_received: Instant,
-    /// Messages of QoS 1 and 2 that may be out at once (§4.9).
-    window: u16,
-    max_packet_size: u32,
-    problem_information: bool,
-    /// The CONNECT asked for a session that ends with the connection (`[MQTT-3.14.2-1]` forbids to change one's mind).
-    ends_with_connection: bool,
-    aliases: Vec<Option<TopicName>>,
 }
 
 /// A will message (§3.1.2.5).
@@ -381,7 +316,7 @@ impl Session {
         let State::Connected(link) = &self.state else { return };
         let asked = disconnect.properties.as_ref().and_then(|properties| properties.session_expiry);
         if let Some(seconds) = asked {
-            // [MQTT-3.1.2-23 ff.], §3.14.2.2.2.
+            // §3.14.2.2.2.
             if link.ends_with_connection && seconds > 0 {
                 return self.fail(ReasonCode::ProtocolError, "session expiry of 0 cannot be raised", now);
             }
@@ -444,12 +379,6 @@ impl Session {
         self.inflight = Inflight::default();
         self.received = HashSet::new();
         self.state = State::Ended;
-    }
-}
-
-impl Link {
-    fn keep_alive_deadline(&self) -> Option<Instant> {
-        (!self.keep_alive.is_zero()).then(|| self.last_received + self.keep_alive * 3 / 2)
     }
 }
 

@@ -5,10 +5,7 @@ use std::time::Instant;
 use evermq_mqtt::packet::Ack;
 use evermq_mqtt::{Packet, PacketId, Publish, QoS, ReasonCode, TopicName, Version};
 
-use super::{Action, Link, Session, State, TOPIC_ALIAS_MAXIMUM};
-
-/// Why a PUBLISH ends the connection.
-type Violation = (ReasonCode, &'static str);
+use super::{Action, Session, State};
 
 /// `$SYS/` is the broker's own.
 pub(super) fn is_reserved(topic: &TopicName) -> bool {
@@ -82,36 +79,5 @@ impl Session {
             return Some(ReasonCode::TopicNameInvalid);
         }
         is_reserved(&publish.topic).then_some(ReasonCode::NotAuthorized)
-    }
-}
-
-impl Link {
-    /// Puts the topic name in the place of its alias (§3.3.2.3.4).
-    fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), Violation> {
-        let alias = publish.properties.as_mut().and_then(|properties| properties.topic_alias.take());
-        let is_named = !publish.topic.as_str().is_empty();
-        let Some(alias) = alias else {
-            return if is_named { Ok(()) } else { Err((ReasonCode::ProtocolError, "neither topic nor topic alias")) };
-        };
-        // [MQTT-3.3.2-8], [MQTT-3.3.2-9].
-        if alias == 0 || alias > TOPIC_ALIAS_MAXIMUM {
-            return Err((ReasonCode::TopicAliasInvalid, "topic alias is 0 or above the maximum"));
-        }
-        if self.aliases.is_empty() {
-            self.aliases.resize(usize::from(TOPIC_ALIAS_MAXIMUM), None);
-        }
-        let known = &mut self.aliases[usize::from(alias) - 1];
-        if is_named {
-            // A copy: an alias outlives the buffer that this packet was read into.
-            *known = TopicName::new(publish.topic.text().detached()).ok();
-            return Ok(());
-        }
-        match known {
-            Some(topic) => {
-                publish.topic = topic.clone();
-                Ok(())
-            }
-            None => Err((ReasonCode::ProtocolError, "topic alias was never set")),
-        }
     }
 }

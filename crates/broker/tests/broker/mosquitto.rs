@@ -32,6 +32,8 @@ impl Subscriber {
     fn new(broker: &Running, tls: &TlsFiles, args: &[&str]) -> Self {
         let before = broker.state()["subscriptions"].as_u64();
         let mut child = command("mosquitto_sub", broker, tls)
+            // It ends by itself where a message does not come.
+            .args(["-W", "30"])
             .args(args)
             .stdout(Stdio::piped())
             .spawn()
