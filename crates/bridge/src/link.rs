@@ -289,7 +289,13 @@ impl Link {
                 self.down("shutdown, nothing is left to send".into(), false, now);
             }
             State::Connecting { .. } | State::Greeting { .. } | State::Snapshot { .. } | State::Stopped => {}
-            State::Streaming => self.stop_if_done(now),
+            State::Streaming => {
+                // Appended since the last read: its news may still be on the way.
+                if last >= self.cursor.next() {
+                    self.handle_news();
+                }
+                self.stop_if_done(now);
+            }
         }
     }
 

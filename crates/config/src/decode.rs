@@ -163,7 +163,7 @@ fn broker(mut s: Section<'_>, defaulted: &mut Vec<String>, spans: &mut Spans) ->
         max_packet_size: u32::try_from(s.size("max_packet_size", 1 << 20, 1 << 10..=268_435_456)).unwrap_or(u32::MAX),
         max_inflight: s.integer("max_inflight", 100, 1..=65_535),
         max_queued_messages: s.integer("max_queued_messages", 10_000, 1..=10_000_000),
-        max_queued_bytes: size(s.size("max_queued_bytes", 64 << 20, 1 << 10..=64 << 30)),
+        max_queued_bytes: size(s.size("max_queued_bytes", 16 << 20, 1 << 10..=64 << 30)),
         max_session_expiry: s.duration("max_session_expiry", "7d", "0ms"..="3650d"),
         max_keep_alive: s.duration("max_keep_alive", "0s", "0s"..="65535s"),
         max_subscriptions: s.integer("max_subscriptions", 1_000, 1..=10_000_000),

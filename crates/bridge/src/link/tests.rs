@@ -315,6 +315,21 @@ fn shutdown_waits_until_everything_is_acknowledged() {
 }
 
 #[test]
+fn shutdown_sends_what_was_appended_since_the_last_read() {
+    let now = start();
+    let mut link = links(now).remove(4);
+    link.handle_batch(&batch(5, 50));
+    link.handle_writable();
+    link.handle_end(now);
+    link.handle_frame(Frame::Ack { seq: 5 }, now);
+    actions(&mut link);
+    // Message 6 is in the log, and the word of it has not arrived.
+    link.handle_shutdown(6, now);
+    assert_eq!(link.state(), State::Streaming);
+    assert!(actions(&mut link).iter().any(|action| matches!(action, Action::Read { .. })), "message 6 is read");
+}
+
+#[test]
 fn shutdown_does_not_wait_for_ever() {
     let now = start();
     for state in [1, 4] {
