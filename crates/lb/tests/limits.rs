@@ -130,8 +130,9 @@ fn whoever_still_gets_in_at_the_end_is_served() {
         let results: Vec<(u32, u32)> = crowd.into_iter().map(|thread| thread.join().unwrap()).collect();
         assert_eq!(lb.join().unwrap(), Drained::Finished);
         assert!(results.iter().all(|&(served, _)| served > 0), "{results:?}");
-        // One can get into the queue between the last accept and the close of each of the two listeners.
-        assert!(results.iter().map(|&(_, lost)| lost).sum::<u32>() <= 2, "{results:?}");
+        // Linux cannot close a queue before it is emptied, so a connection can get in between the last accept and the close
+        // of a listener. The worker may be off its core just then; but each client meets each of the two listeners once.
+        assert!(results.iter().all(|&(_, lost)| lost <= 2), "{results:?}");
     }
 }
 
