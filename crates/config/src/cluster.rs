@@ -1,12 +1,13 @@
 //! The whole file as validated types: one struct for each section, values that cannot be wrong.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::names::{ClusterName, HostName, Vrid};
+use crate::names::{ClusterName, HostName};
 use crate::report::Place;
+use crate::vip::{Quorum, Track, Vip, VirtualRouter};
 
 /// The whole cluster, as every host reads it.
 #[derive(Debug, Clone)]
@@ -19,6 +20,12 @@ pub struct Cluster {
     pub log: Log,
     /// `[vip]`; none where the section is missing (behind a cloud's load balancer).
     pub vip: Option<Vip>,
+    /// The virtual router of `[vip]`, then `[[vip.instances]]`; each has at least one address.
+    pub virtual_routers: Vec<VirtualRouter>,
+    /// `[[vip.track]]`.
+    pub tracks: Vec<Track>,
+    /// `vip.quorum` and its like; none where it is off.
+    pub quorum: Option<Quorum>,
     /// `[lb]`.
     pub lb: Lb,
     /// `[broker]`.
@@ -58,40 +65,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[vip]`: the virtual address and how it moves.
-#[derive(Debug, Clone)]
-pub struct Vip {
-    /// `address`: the address that clients use.
-    pub address: Ipv4Addr,
-    /// `prefix_length`: 32 keeps it from becoming a source of the host's own traffic.
-    pub prefix_length: u8,
-    /// `vrid`: the virtual router identifier, one for each VIP in a network.
-    pub vrid: Vrid,
-    /// `advert_interval`: between two advertisements; 10 ms to 40.95 s in steps of 10 ms.
-    pub advert_interval: Duration,
-    /// `adverts`: to the group 224.0.0.18 or to each lb host.
-    pub adverts: Adverts,
-    /// `preempt`: whether a host that comes back takes the VIP from a healthy one.
-    pub preempt: bool,
-    /// `garp_count`: gratuitous ARPs at takeover.
-    pub garp_count: u8,
-    /// `garp_repeat_delay`: a second burst after this; zero for none.
-    pub garp_repeat_delay: Duration,
-    /// `lb_timeout`: an lb that has not said for this long that it is healthy is taken for dead.
-    pub lb_timeout: Duration,
-    /// `realtime`: run under SCHED_RR with locked memory.
-    pub realtime: bool,
-}
-
-/// Where advertisements go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Adverts {
-    /// To 224.0.0.18 (RFC 9568 §5.1.1.2).
-    Multicast,
-    /// To the address of each other lb host.
-    Unicast,
-}
-
 /// `[lb]`: the load balancer.
 #[derive(Debug, Clone)]
 pub struct Lb {
@@ -113,6 +86,10 @@ pub struct Lb {
     pub tcp_user_timeout: Duration,
     /// `drain_timeout`: how long SIGTERM waits for clients to leave.
     pub drain_timeout: Duration,
+    /// `peer_port`: where the other lbs connect, on the host's address.
+    pub peer_port: u16,
+    /// `reconnect_rate`: clients that are told in a second to connect again when the VIP has moved here.
+    pub reconnect_rate: u32,
     /// `workers`: threads; 0 for one per core.
     pub workers: usize,
 }
@@ -193,11 +170,13 @@ pub struct Host {
     pub name: HostName,
     /// `address`: where the other hosts reach it.
     pub address: Ipv4Addr,
+    /// `address6`: source and destination of unicast advertisements over IPv6.
+    pub address6: Option<Ipv6Addr>,
     /// `roles` contains `"lb"`: runs evermq-lb and evermq-vip.
     pub lb: bool,
     /// `roles` contains `"broker"`: runs evermq-broker.
     pub broker: bool,
-    /// `vip_priority`: 2 to 254; 200, 190, ... in the file's order where not given.
+    /// `vip_priority`: 2 to 255, which is the owner's; 200, 190, ... in the file's order where not given.
     pub vip_priority: u8,
     /// `interface`: for the VIP; the one that holds `address` where not given.
     pub interface: Option<String>,
@@ -208,6 +187,11 @@ impl Cluster {
     #[must_use]
     pub fn host(&self, name: &HostName) -> Option<&Host> {
         self.hosts.iter().find(|host| host.name == *name)
+    }
+
+    /// Every virtual address, the first one first.
+    pub fn vips(&self) -> impl Iterator<Item = IpAddr> {
+        self.virtual_routers.iter().flat_map(|router| router.addresses.iter().copied())
     }
 
     /// The hosts with role `lb`, in the file's order.

@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::time::Duration;
 
 use crate::cluster::{Cluster, Host};
 use crate::decode::HostSpans;
 use crate::section::Source;
 use crate::value::Network;
+
+mod vip;
+
+pub(crate) use self::vip::RouterSpans;
 
 /// Length of the network's prefix that is assumed where `cluster.network` is not given.
 const USUAL_PREFIX_LENGTH: u8 = 24;
@@ -16,9 +19,12 @@ const USUAL_PREFIX_LENGTH: u8 = 24;
 #[derive(Default)]
 pub(crate) struct Spans {
     pub(crate) network: Range<usize>,
-    pub(crate) vip_address: Range<usize>,
+    pub(crate) routers: Vec<RouterSpans>,
+    pub(crate) auth_pass: Range<usize>,
+    pub(crate) quorum: Range<usize>,
     pub(crate) advert_interval: Range<usize>,
     pub(crate) lb_listen: Range<usize>,
+    pub(crate) lb_peer_port: Range<usize>,
     pub(crate) health_timeout: Range<usize>,
     pub(crate) broker_listen: Range<usize>,
     pub(crate) listen_plain: Range<usize>,
@@ -35,7 +41,7 @@ pub(crate) fn check(source: &Source<'_>, cluster: &Cluster, network: Option<Netw
     if spans.every_host_is_read {
         enough_hosts(source, cluster, spans);
     }
-    vip_in_network(source, cluster, network, spans);
+    vip::check(source, cluster, network, spans);
     timing(source, cluster, spans);
     ports(source, cluster, spans);
 }
@@ -104,68 +110,12 @@ fn enough_hosts(source: &Source<'_>, cluster: &Cluster, spans: &Spans) {
     }
 }
 
-fn vip_in_network(source: &Source<'_>, cluster: &Cluster, network: Option<Network>, spans: &Spans) {
-    let Some(vip) = &cluster.vip else { return };
-    let Some(first) = cluster.lbs().next() else { return };
-    let assumed = network.is_none();
-    let network = network.unwrap_or_else(|| Network::around(first.address, USUAL_PREFIX_LENGTH));
-    let source_of_network = if assumed {
-        format!("{network}, as no cluster.network is given; if it is another, set cluster.network")
-    } else {
-        format!("{network} (cluster.network)")
-    };
-    if let Some(host) = cluster.hosts.iter().find(|host| host.address == vip.address) {
-        source.error(
-            spans.vip_address.clone(),
-            format_args!("the VIP {} is the address of host \"{}\"", vip.address, host.name),
-            "choose an address of the same network that no host has",
-        );
-    } else if !network.has_host(vip.address) {
-        source.error(
-            spans.vip_address.clone(),
-            format_args!("the VIP {} is outside the lb hosts' network", vip.address),
-            format_args!("choose a free address in {source_of_network}"),
-        );
-    }
-    for (host, at) in cluster.hosts.iter().zip(&spans.hosts).filter(|(host, _)| host.lb) {
-        if !network.has_host(host.address) {
-            let at = if assumed { at.address.clone() } else { spans.network.clone() };
-            source.error(
-                at,
-                format_args!(
-                    "host \"{}\" ({}) could not hold the VIP: it is outside the lb hosts' network",
-                    host.name, host.address
-                ),
-                format_args!("all lb hosts must have addresses in {source_of_network}"),
-            );
-        }
-    }
-}
-
 fn timing(source: &Source<'_>, cluster: &Cluster, spans: &Spans) {
     if cluster.lb.health_timeout <= cluster.lb.health_interval {
         source.error(
             spans.health_timeout.clone(),
             "health_timeout is not longer than health_interval, so every broker would count as down",
             "write a health_timeout of at least three times health_interval",
-        );
-    }
-    if let Some(vip) = &cluster.vip
-        && !vip.advert_interval.as_millis().is_multiple_of(10)
-    {
-        source.error(
-            spans.advert_interval.clone(),
-            "advert_interval is sent in centiseconds (RFC 9568 §5.2.7)",
-            format_args!("write a multiple of 10ms, such as \"{}ms\"", vip.advert_interval.as_millis() / 10 * 10),
-        );
-    }
-    if let Some(vip) = &cluster.vip
-        && vip.advert_interval > Duration::from_secs(1)
-    {
-        source.warning(
-            spans.advert_interval.clone(),
-            "a takeover lasts more than three advert_intervals",
-            "write \"20ms\" to \"1s\" unless the network cannot bear it",
         );
     }
 }
@@ -194,12 +144,20 @@ fn ports(source: &Source<'_>, cluster: &Cluster, spans: &Spans) {
             );
         }
     }
+    let lb = [
+        (&spans.lb_listen, "lb.listen", cluster.lb.listen.port()),
+        (&spans.lb_peer_port, "lb.peer_port", cluster.lb.peer_port),
+    ];
+    if lb[0].2 == lb[1].2 {
+        clash(&spans.lb_peer_port, "lb.peer_port", lb[1].2, "lb.listen");
+    }
     if cluster.hosts.iter().any(|host| host.lb && host.broker) {
-        let lb = cluster.lb.listen.port();
-        if [broker.listen.port(), broker.peer_port].contains(&lb)
-            || broker.listen_plain.is_some_and(|plain| plain.port() == lb)
-        {
-            clash(&spans.lb_listen, "lb.listen", lb, "a listener of the broker");
+        for (span, key, port) in lb {
+            let brokers =
+                [Some(broker.listen.port()), Some(broker.peer_port), broker.listen_plain.map(|plain| plain.port())];
+            if brokers.contains(&Some(port)) {
+                clash(span, key, port, "a listener of the broker");
+            }
         }
     }
 }

@@ -6,11 +6,13 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::cluster::{Adverts, Balance, Broker, Cluster, Host, Lb, Log, LogFormat, LogLevel, Tls, Vip};
+use crate::cluster::{Balance, Broker, Cluster, Host, Lb, Log, LogFormat, LogLevel, Tls};
 use crate::consistency::{self, Spans};
-use crate::names::{ClusterName, HostName, Vrid};
+use crate::names::{ClusterName, HostName};
 use crate::section::{Section, Source};
 use crate::value::Network;
+
+mod vip;
 
 /// Priority of the first lb host; each further one gets [`PRIORITY_STEP`] less.
 const FIRST_PRIORITY: u8 = 200;
@@ -38,17 +40,20 @@ pub(crate) fn cluster(source: &Source<'_>) -> (Option<Cluster>, Vec<String>) {
 
     let table = cluster_table(section(source, &mut top, "cluster"), &mut defaulted, &mut spans);
     let has_vip = top.raw("vip").is_some();
-    let vip = has_vip.then(|| vip(section(source, &mut top, "vip"), &mut defaulted, &mut spans));
+    let vip = has_vip.then(|| vip::vip(source, section(source, &mut top, "vip"), &mut defaulted, &mut spans));
     let lb = lb(section(source, &mut top, "lb"), &mut defaulted, &mut spans);
     let broker = broker(section(source, &mut top, "broker"), &mut defaulted, &mut spans);
     let tls = tls(section(source, &mut top, "tls"), &mut defaulted, source);
     let hosts = hosts(source, &mut top, &mut defaulted, &mut spans);
     defaulted.extend(top.finish());
 
-    let network = table.network;
-    let cluster = table.name.map(|name| {
-        let vip = vip.flatten();
-        Cluster { name, run_dir: table.run_dir, log: table.log, vip, lb, broker, tls, hosts }
+    let ClusterTable { name, network, run_dir, log } = table;
+    let cluster = name.map(|name| {
+        let (vip, virtual_routers, tracks, quorum) = match vip {
+            Some(table) => (Some(table.vip), table.routers, table.tracks, table.quorum),
+            None => (None, Vec::new(), Vec::new(), None),
+        };
+        Cluster { name, run_dir, log, vip, virtual_routers, tracks, quorum, lb, broker, tls, hosts }
     });
     if let Some(cluster) = &cluster {
         consistency::check(source, cluster, network, &spans);
@@ -113,26 +118,6 @@ fn cluster_table(mut s: Section<'_>, defaulted: &mut Vec<String>, spans: &mut Sp
     table
 }
 
-fn vip(mut s: Section<'_>, defaulted: &mut Vec<String>, spans: &mut Spans) -> Option<Vip> {
-    let address = s.address("address", "192.168.10.10");
-    let vip = Vip {
-        address: address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED),
-        prefix_length: s.integer("prefix_length", 32, 1..=32),
-        vrid: Vrid::new(s.integer("vrid", 51, 1..=255)).expect("0 is out of bounds"),
-        advert_interval: s.duration("advert_interval", "20ms", "10ms"..="40950ms"),
-        adverts: s.choice("adverts", &[("unicast", Adverts::Unicast), ("multicast", Adverts::Multicast)]),
-        preempt: s.boolean("preempt", false),
-        garp_count: s.integer("garp_count", 5, 1..=20),
-        garp_repeat_delay: s.duration("garp_repeat_delay", "5s", "0ms"..="1h"),
-        lb_timeout: s.duration("lb_timeout", "1s", "200ms"..="1m"),
-        realtime: s.boolean("realtime", true),
-    };
-    spans.vip_address = s.span("address");
-    spans.advert_interval = s.span("advert_interval");
-    defaulted.extend(s.finish());
-    address.map(|_| vip)
-}
-
 fn lb(mut s: Section<'_>, defaulted: &mut Vec<String>, spans: &mut Spans) -> Lb {
     let lb = Lb {
         listen: s.socket_address("listen", "0.0.0.0:9000"),
@@ -144,8 +129,11 @@ fn lb(mut s: Section<'_>, defaulted: &mut Vec<String>, spans: &mut Spans) -> Lb 
         tcp_keepalive: s.duration("tcp_keepalive", "30s", "1s"..="2h"),
         tcp_user_timeout: s.duration("tcp_user_timeout", "10s", "1s"..="1h"),
         drain_timeout: s.duration("drain_timeout", "5s", "0ms"..="1h"),
+        peer_port: s.integer("peer_port", 9001, 1..=65_535),
+        reconnect_rate: s.integer("reconnect_rate", 5_000, 1..=1_000_000),
         workers: s.integer("workers", 0, 0..=256),
     };
+    spans.lb_peer_port = s.span("peer_port");
     spans.lb_listen = s.span("listen");
     spans.health_timeout = s.span("health_timeout");
     defaulted.extend(s.finish());
@@ -252,13 +240,11 @@ fn host(
     let name = s.parsed("name", "1 to 63 letters, digits and hyphens, not only digits, such as \"lb1\"", HostName::new);
     let name = s.required("name", name, "\"lb1\"");
     let address = s.address("address", "192.168.10.11");
+    let address6 = s.optional_address6("address6", "2001:db8:10::11");
     let (lb, broker) = roles(source, &mut s);
-    let priority = s.optional_integer("vip_priority", &(LEAST_PRIORITY..=254), FIRST_PRIORITY);
-    let interface =
-        s.parsed("interface", "a network interface's name of at most 15 characters, such as \"eth0\"", |text| {
-            let good = (1..=15).contains(&text.len()) && !text.contains(['/', ' ']);
-            good.then(|| text.to_owned())
-        });
+    let priority = s.optional_integer("vip_priority", &(LEAST_PRIORITY..=255), FIRST_PRIORITY);
+    let interface = vip::interface(&mut s);
+    s.note_if_absent("address6");
     for key in ["vip_priority", "interface"] {
         s.note_if_absent(key);
         if s.present(key) && !lb {
@@ -280,7 +266,7 @@ fn host(
         vip_priority: s.span("vip_priority"),
     };
     defaulted.extend(s.finish());
-    Some((Host { name: name?, address: address?, lb, broker, vip_priority, interface }, spans))
+    Some((Host { name: name?, address: address?, address6, lb, broker, vip_priority, interface }, spans))
 }
 
 /// Which of the roles `lb` and `broker` a host has.

@@ -7,6 +7,7 @@
 //! | module | subject |
 //! |---|---|
 //! | [`cluster`] | the whole file as validated types |
+//! | [`vip`] | `[vip]` as validated types: virtual routers, tracks, quorum |
 //! | [`roles`] | what one program on one host takes from it |
 //! | [`names`] | identities: host names, cluster name, VRID |
 //! | [`report`] | problems and how they are shown |
@@ -25,13 +26,14 @@ pub mod report;
 pub mod roles;
 mod section;
 mod value;
+pub mod vip;
 
 use std::path::Path;
 
 pub use cluster::Cluster;
 pub use names::{ClusterName, HostName, Vrid};
 pub use report::{Problem, Report, Severity};
-pub use roles::{BrokerConfig, LbConfig, Peer, RoleError, TlsFiles, VipConfig};
+pub use roles::{BrokerConfig, LbConfig, Peer, QuorumConfig, RoleError, TlsFiles, VipConfig, VipInstance, Voter};
 
 /// A good cluster file.
 #[derive(Debug, Clone)]

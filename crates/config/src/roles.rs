@@ -1,10 +1,12 @@
 //! What one program on one host takes from the cluster: no other section, nothing left to check.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::cluster::{Broker, Cluster, Host, Lb, Tls, Vip};
-use crate::names::{ClusterName, HostName};
+use crate::cluster::{Broker, Cluster, Host, Lb, Tls};
+use crate::names::{ClusterName, HostName, Vrid};
+use crate::vip::{Track, Vip, VipMode, VirtualRouter, VrrpVersion};
 
 /// Why a program has no work on a host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +52,7 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// A broker as others reach it.
+/// A broker, or an lb, as others reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// Its host's name.
@@ -64,20 +66,71 @@ pub struct Peer {
 pub struct VipConfig {
     /// This host.
     pub host: HostName,
-    /// This host's address, the source of its advertisements.
+    /// This host's address.
     pub address: Ipv4Addr,
-    /// Interface for the VIP, if named.
-    pub interface: Option<String>,
-    /// This host's VRRP priority.
-    pub priority: u8,
-    /// The other lb hosts' addresses.
-    pub peers: Vec<Ipv4Addr>,
-    /// `[vip]`.
+    /// This host's virtual routers, that of `[vip]` first; none where `mode` is none.
+    pub instances: Vec<VipInstance>,
+    /// `[[vip.track]]`.
+    pub tracks: Vec<Track>,
+    /// What the virtual routers have in common.
     pub vip: Vip,
+    /// Whose consent the VIP needs; none where it needs none.
+    pub quorum: Option<QuorumConfig>,
     /// The control socket of the local `evermq-lb`.
     pub lb_socket: PathBuf,
     /// This program's own control socket.
     pub control_socket: PathBuf,
+}
+
+/// One virtual router on one host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VipInstance {
+    /// Its name, unique.
+    pub name: String,
+    /// Its identifier.
+    pub vrid: Vrid,
+    /// Version of its advertisements.
+    pub version: VrrpVersion,
+    /// At least one, all of one family; the first one identifies it.
+    pub addresses: Vec<IpAddr>,
+    /// Of every address.
+    pub prefix_length: u8,
+    /// Its interface, if named.
+    pub interface: Option<String>,
+    /// This host's priority, 2 to 255.
+    pub priority: u8,
+    /// Virtual routers of one group are master together or not at all.
+    pub sync_group: Option<String>,
+    /// Source of its advertisements; none: the interface's link-local address.
+    pub source: Option<IpAddr>,
+    /// The other lb hosts, where advertisements go one by one.
+    pub peers: Vec<IpAddr>,
+}
+
+/// What a host needs to vote on who holds the VIP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuorumConfig {
+    /// The cluster, which every message names.
+    pub cluster: ClusterName,
+    /// This host.
+    pub host: HostName,
+    /// Every host of the file, this one included, in the file's order.
+    pub voters: Vec<Voter>,
+    /// How long a vote counts.
+    pub lease: Duration,
+    /// An address that has to answer, in the place of the majority.
+    pub gateway: Option<Ipv4Addr>,
+    /// The file with the key that all hosts share.
+    pub key_file: PathBuf,
+}
+
+/// A host that votes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Voter {
+    /// Its name.
+    pub name: HostName,
+    /// Where it listens (UDP).
+    pub address: SocketAddr,
 }
 
 /// What `evermq-lb` on one host needs.
@@ -87,8 +140,14 @@ pub struct LbConfig {
     pub host: HostName,
     /// `[lb]`.
     pub lb: Lb,
+    /// The cluster, which peers must name too.
+    pub cluster: ClusterName,
     /// Every broker, in the file's order.
     pub backends: Vec<Peer>,
+    /// Where the other lbs connect to this one.
+    pub peer_listen: SocketAddr,
+    /// Every other lb.
+    pub peers: Vec<Peer>,
     /// For the standing sessions to the brokers.
     pub tls: TlsFiles,
     /// This program's control socket.
@@ -108,6 +167,8 @@ pub struct BrokerConfig {
     pub peer_listen: SocketAddr,
     /// Every other broker.
     pub peers: Vec<Peer>,
+    /// This host's vote on who holds the VIP; none where none is asked for.
+    pub quorum: Option<QuorumConfig>,
     /// Certificates of this host.
     pub tls: TlsFiles,
     /// This program's control socket.
@@ -125,12 +186,47 @@ impl Cluster {
         Ok(VipConfig {
             host: me.name.clone(),
             address: me.address,
-            interface: me.interface.clone(),
-            priority: me.vip_priority,
-            peers: self.lbs().filter(|peer| peer.name != me.name).map(|peer| peer.address).collect(),
+            instances: match vip.mode {
+                VipMode::Vrrp => self.virtual_routers.iter().map(|router| self.instance(router, me)).collect(),
+                VipMode::None => Vec::new(),
+            },
+            tracks: self.tracks.clone(),
             vip,
+            quorum: self.quorum_of(me),
             lb_socket: self.run_dir.join("lb.sock"),
             control_socket: self.run_dir.join("vip.sock"),
+        })
+    }
+
+    fn instance(&self, router: &VirtualRouter, me: &Host) -> VipInstance {
+        let address = |host: &Host| {
+            if router.is_ipv6() { host.address6.map(IpAddr::V6) } else { Some(IpAddr::V4(host.address)) }
+        };
+        VipInstance {
+            name: router.name.clone(),
+            vrid: router.vrid,
+            version: router.version,
+            addresses: router.addresses.clone(),
+            prefix_length: router.prefix_length,
+            interface: router.interface.clone().or_else(|| me.interface.clone()),
+            priority: router.priorities.get(&me.name).copied().unwrap_or(me.vip_priority),
+            sync_group: router.sync_group.clone(),
+            source: address(me),
+            peers: self.lbs().filter(|peer| peer.name != me.name).filter_map(address).collect(),
+        }
+    }
+
+    fn quorum_of(&self, me: &Host) -> Option<QuorumConfig> {
+        let quorum = self.quorum.as_ref()?;
+        let voter =
+            |host: &Host| Voter { name: host.name.clone(), address: SocketAddr::from((host.address, quorum.port)) };
+        Some(QuorumConfig {
+            cluster: self.name.clone(),
+            host: me.name.clone(),
+            voters: self.hosts.iter().map(voter).collect(),
+            lease: quorum.lease,
+            gateway: quorum.gateway,
+            key_file: quorum.key_file.clone(),
         })
     }
 
@@ -143,6 +239,13 @@ impl Cluster {
         Ok(LbConfig {
             host: me.name.clone(),
             lb: self.lb.clone(),
+            cluster: self.name.clone(),
+            peer_listen: SocketAddr::from((me.address, self.lb.peer_port)),
+            peers: self
+                .lbs()
+                .filter(|peer| peer.name != me.name)
+                .map(|peer| peer_at(peer, self.lb.peer_port))
+                .collect(),
             backends: self.brokers().map(|broker| peer_at(broker, self.broker.listen.port())).collect(),
             tls: self.tls.for_host(&me.name),
             control_socket: self.run_dir.join("lb.sock"),
@@ -162,6 +265,8 @@ impl Cluster {
             broker: self.broker.clone(),
             peer_listen: SocketAddr::from((me.address, port)),
             peers: self.brokers().filter(|peer| peer.name != me.name).map(|peer| peer_at(peer, port)).collect(),
+            // A host that is an lb too votes by its evermq-vip.
+            quorum: if me.lb { None } else { self.quorum_of(me) },
             tls: self.tls.for_host(&me.name),
             control_socket: self.run_dir.join("broker.sock"),
         })

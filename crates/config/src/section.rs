@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -122,9 +122,35 @@ impl<'a> Section<'a> {
     fn title(&self) -> String {
         match self.name {
             "" => "the cluster file".to_owned(),
-            "hosts" => "[[hosts]]".to_owned(),
+            list @ ("hosts" | "vip.instances" | "vip.track") => format!("[[{list}]]"),
             name => format!("[{name}]"),
         }
+    }
+
+    /// The entries of a list of tables, `[[vip.track]]` for the key `track` of `[vip]`; none where there is no such list.
+    pub(crate) fn entries(&mut self, key: &'static str, most: usize) -> Vec<Section<'a>> {
+        let name = match key {
+            "instances" => "vip.instances",
+            "track" => "vip.track",
+            other => other,
+        };
+        let Some(value) = self.raw(key) else { return Vec::new() };
+        let entries = value.get_ref().as_array().map_or(&[][..], |array| &array[..]);
+        let tables = entries.iter().all(|entry| entry.get_ref().is_table());
+        if value.get_ref().as_array().is_none() || !tables {
+            self.source.error(
+                value.span(),
+                format_args!("{name} must be a list of tables"),
+                format_args!("write [[{name}]], with two brackets, before each entry"),
+            );
+            return Vec::new();
+        }
+        if entries.len() > most {
+            self.source.error(value.span(), format_args!("more than {most} [[{name}]] entries"), "delete some");
+        }
+        let section =
+            |entry: &'a Spanned<DeValue<'a>>| Section::new(self.source, name, entry.get_ref().as_table(), entry.span());
+        entries.iter().take(most).map(section).collect()
     }
 
     fn path_of(&self, key: &str) -> String {
@@ -233,6 +259,29 @@ impl<'a> Section<'a> {
         self.or_default(key, value, default)
     }
 
+    /// A number that stands for one of `choices`, the first of which is the default.
+    pub(crate) fn choice_of<T: Copy>(&mut self, key: &'static str, choices: &[(u8, T)]) -> T {
+        let numbers: Vec<_> = choices.iter().map(|(number, _)| number.to_string()).collect();
+        let value = self.read(key, &numbers.join(" or "), |value| {
+            let integer = value.as_integer()?;
+            let number = u8::from_str_radix(integer.as_str(), integer.radix()).ok()?;
+            choices.iter().find(|(choice, _)| *choice == number).map(|(_, choice)| *choice)
+        });
+        let default = choices.first().expect("the first choice is the default").1;
+        self.or_default(key, value, default)
+    }
+
+    /// A list of at least one string, of which the first is not empty.
+    pub(crate) fn strings(&mut self, key: &'static str, wanted: &str) -> Option<Vec<String>> {
+        self.read(key, wanted, |value| {
+            let strings = value.as_array()?.iter().map(|entry| entry.get_ref().as_str().map(str::to_owned));
+            let strings: Vec<String> = strings.collect::<Option<_>>()?;
+            let good =
+                strings.first().is_some_and(|first| !first.is_empty()) && !strings.iter().any(|s| s.contains('\0'));
+            good.then_some(strings)
+        })
+    }
+
     /// A string that `parse` takes.
     pub(crate) fn parsed<T>(
         &mut self,
@@ -246,11 +295,34 @@ impl<'a> Section<'a> {
     pub(crate) fn address(&mut self, key: &'static str, example: &str) -> Option<Ipv4Addr> {
         let wanted = format!("an IPv4 address of a host, such as \"{example}\"");
         let value = self.parsed(key, &wanted, |text| {
-            let address: Ipv4Addr = text.parse().ok()?;
-            let host = !address.is_unspecified() && !address.is_multicast() && !address.is_broadcast();
-            host.then_some(address)
+            text.parse().ok().filter(|address: &Ipv4Addr| is_a_hosts(IpAddr::V4(*address)))
         });
         self.required(key, value, &format!("\"{example}\""))
+    }
+
+    pub(crate) fn optional_address(&mut self, key: &'static str, example: &str) -> Option<Ipv4Addr> {
+        let wanted = format!("an IPv4 address of a host, such as \"{example}\"");
+        self.parsed(key, &wanted, |text| text.parse().ok().filter(|address| is_a_hosts(IpAddr::V4(*address))))
+    }
+
+    pub(crate) fn optional_address6(&mut self, key: &'static str, example: &str) -> Option<Ipv6Addr> {
+        let wanted = format!("an IPv6 address of a host, such as \"{example}\"");
+        self.parsed(key, &wanted, |text| text.parse().ok().filter(|address| is_a_hosts(IpAddr::V6(*address))))
+    }
+
+    /// A virtual address of either family.
+    pub(crate) fn virtual_address(&mut self, key: &'static str, example: &str) -> Option<IpAddr> {
+        let wanted = format!("an IPv4 or IPv6 address of a host, such as \"{example}\"");
+        self.parsed(key, &wanted, virtual_address)
+    }
+
+    /// At most `most` of them.
+    pub(crate) fn virtual_addresses(&mut self, key: &'static str, example: &str, most: usize) -> Option<Vec<IpAddr>> {
+        let wanted = format!("a list of at most {most} addresses, such as {example}");
+        self.read(key, &wanted, |value| {
+            let addresses = value.as_array()?.iter().map(|entry| virtual_address(entry.get_ref().as_str()?));
+            addresses.collect::<Option<Vec<_>>>().filter(|addresses| addresses.len() <= most)
+        })
     }
 
     pub(crate) fn socket_address(&mut self, key: &'static str, default: &str) -> SocketAddr {
@@ -268,6 +340,17 @@ impl<'a> Section<'a> {
         let wanted = format!("a path, such as \"{default}\"");
         let value = self.parsed(key, &wanted, |text| (!text.is_empty()).then(|| text.to_owned()));
         let path = self.or_default(key, value, default.to_owned());
+        self.absolute(&path)
+    }
+
+    /// Likewise, for a key that may be left out.
+    pub(crate) fn optional_path(&mut self, key: &'static str, example: &str) -> Option<PathBuf> {
+        let wanted = format!("a path, such as \"{example}\"");
+        let path = self.parsed(key, &wanted, |text| (!text.is_empty()).then(|| text.to_owned()))?;
+        Some(self.absolute(&path))
+    }
+
+    fn absolute(&self, path: &str) -> PathBuf {
         let directory = self.source.path.parent().unwrap_or_else(|| Path::new(""));
         let directory = if directory.is_absolute() {
             directory.to_owned()
@@ -283,6 +366,16 @@ impl<'a> Section<'a> {
             self.defaulted.push(self.path_of(key));
         }
     }
+}
+
+fn virtual_address(text: &str) -> Option<IpAddr> {
+    text.parse().ok().filter(|address| is_a_hosts(*address))
+}
+
+/// Whether one host can have the address.
+fn is_a_hosts(address: IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
+    !address.is_unspecified() && !address.is_multicast() && !broadcast
 }
 
 /// The known name nearest to `name`, if it is near enough to be a slip of the finger.

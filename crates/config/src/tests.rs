@@ -68,7 +68,9 @@ fn shipped_file_names_every_key_with_its_default() {
     }
     let minimal = good(MINIMAL);
     let debug = |section: &dyn std::fmt::Debug| format!("{section:?}");
-    assert_eq!(debug(&shipped.cluster.vip), debug(&minimal.cluster.vip));
+    assert_eq!(shipped.cluster.vip, minimal.cluster.vip);
+    assert_eq!(shipped.cluster.virtual_routers, minimal.cluster.virtual_routers);
+    assert_eq!((&shipped.cluster.tracks, &shipped.cluster.quorum), (&minimal.cluster.tracks, &minimal.cluster.quorum));
     assert_eq!(debug(&shipped.cluster.lb), debug(&minimal.cluster.lb));
     assert_eq!(debug(&shipped.cluster.broker), debug(&minimal.cluster.broker));
     assert_eq!(debug(&shipped.cluster.log), debug(&minimal.cluster.log));
@@ -83,8 +85,9 @@ fn shipped_file_names_every_key_with_its_default() {
 fn each_program_gets_its_part() {
     let cluster = good(MINIMAL).cluster;
     let vip = cluster.vip_for("lb2").unwrap();
-    assert_eq!(vip.priority, 190);
-    assert_eq!(vip.peers, [std::net::Ipv4Addr::new(192, 168, 10, 11)]);
+    assert_eq!(vip.instances[0].priority, 190);
+    assert_eq!(vip.instances[0].peers, [std::net::Ipv4Addr::new(192, 168, 10, 11)]);
+    assert_eq!(vip.quorum, None);
     assert_eq!(vip.vip.advert_interval, Duration::from_millis(20));
     let lb = cluster.lb_for("lb1").unwrap();
     assert_eq!(lb.tls.cert, Path::new("/etc/evermq/tls/lb1.crt"));
@@ -158,7 +161,14 @@ fn one_wrong_line_is_one_problem() {
         ("roles = [\"broker\"]", "roles = [\"brok\"]", "\"brok\"", "no such role"),
         ("roles = [\"broker\"]", "roles = []", "[]", "list of one or two"),
         ("roles = [\"broker\"]", "roles = [\"broker\"]\nvip_priority = 7", "7", "does nothing"),
-        ("roles = [\"lb\"]", "roles = [\"lb\"]\nvip_priority = 255", "255", "no value"),
+        ("roles = [\"lb\"]", "roles = [\"lb\"]\nvip_priority = 256", "256", "no value"),
+        ("[vip]", "[vip]\nversion = 2", "2", "whole seconds"),
+        ("[vip]", "[vip]\nauth_pass = \"secret\"", "\"secret\"", "does nothing with version 3"),
+        ("[vip]", "[vip]\nmore_addresses = [\"2001:db8::1\"]", "[\"2001:db8::1\"]", "another family"),
+        ("[vip]", "[vip]\nmore_addresses = [\"192.168.10.12\"]", "\"192.168.10.10\"", "is the address of host"),
+        ("[vip]", "[vip]\nnotify = \"tell\"", "\"tell\"", "no value"),
+        ("[vip]", "[vip]\nprefix_length = 64", "64", "no value"),
+        ("[vip]", "[lb]\npeer_port = 9000\n[vip]", "9000", "same port"),
         ("[vip]", "[vip]\nadvert_interval = \"25ms\"", "\"25ms\"", "centiseconds"),
         ("[vip]", "[vip]\nvrid = 0", "0", "no value"),
         ("[vip]", "[lb]\nhealth_timeout = \"250ms\"\n[vip]", "\"250ms\"", "not longer than health_interval"),
@@ -175,6 +185,89 @@ fn one_wrong_line_is_one_problem() {
             assert_eq!(problem.text, text, "{problem}");
         }
     }
+}
+
+/// The minimal file with more lines at its end.
+fn and(lines: &str) -> String {
+    format!("{MINIMAL}\n{lines}")
+}
+
+#[test]
+fn further_virtual_routers_and_what_is_tracked() {
+    let text = and(r#"
+        [[vip.instances]]
+        name = "six"
+        address = "2001:db8::10"
+        priorities = { lb2 = 210 }
+        sync_group = "both"
+        [[vip.track]]
+        name = "uplink"
+        script = ["/bin/true", "x"]
+        weight = -20
+        [[vip.track]]
+        name = "maintenance"
+        file = "maintenance"
+    "#)
+    .replacen("[vip]", "[vip]\nadverts = \"multicast\"\nsync_group = \"both\"\nquorum = true", 1);
+    let cluster = good(&text).cluster;
+    let lb1 = cluster.vip_for("lb1").unwrap();
+    let [four, six] = &lb1.instances[..] else { panic!("{:?}", lb1.instances) };
+    assert_eq!((four.name.as_str(), four.priority, four.prefix_length), ("vip", 200, 32));
+    assert_eq!((six.name.as_str(), six.priority, six.prefix_length), ("six", 200, 128));
+    assert_eq!((six.source, six.peers.len()), (None, 0), "no address6: link-local, and nobody by unicast");
+    assert_eq!(cluster.vip_for("lb2").unwrap().instances[1].priority, 210);
+    assert_eq!(four.sync_group, six.sync_group);
+    assert_eq!(lb1.tracks.len(), 2);
+    assert_eq!(lb1.tracks[1].what, vip::TrackWhat::File { path: "/etc/evermq/maintenance".into() });
+    let quorum = cluster.broker_for("broker1").unwrap().quorum.unwrap();
+    assert_eq!(quorum.voters.len(), 4);
+    assert_eq!(quorum.voters[0].address.to_string(), "192.168.10.11:9002");
+    assert_eq!(lb1.quorum.unwrap().key_file, Path::new("/etc/evermq/heartbeat.key"));
+}
+
+#[test]
+fn what_is_wrong_in_a_list_is_one_problem_too() {
+    let six = "[[vip.instances]]\nname = \"six\"\naddress = \"2001:db8::10\"\n";
+    let track = "[[vip.track]]\nname = \"a\"\n";
+    for (lines, words) in [
+        (six.to_owned(), "no address6"),
+        (six.replace("six", "vip").replace("2001:db8::10", "192.168.10.13") + "vrid = 7", "two virtual routers"),
+        (six.replace("2001:db8::10", "192.168.10.13"), "has vrid 51 on this interface too"),
+        (six.replace("2001:db8::10", "192.168.10.10") + "vrid = 7", "is an address of virtual router \"vip\" too"),
+        (six.replace("2001:db8::10", "192.168.10.13") + "vrid = 7\npriorities = { lb9 = 7 }", "no lb host \"lb9\""),
+        (six.replace("2001:db8::10", "192.168.10.13") + "vrid = 7\npriorities = { lb1 = 1 }", "no priority"),
+        (six.replace("2001:db8::10", "192.168.10.13") + "vrid = 7\ncolour = 1", "has no key \"colour\""),
+        ("[vip.instances]\nname = \"six\"".to_owned(), "must be a list of tables"),
+        (track.to_owned(), "needs one of script, file, interface and pid_file, and has 0"),
+        (track.to_owned() + "file = \"a\"\npid_file = \"b\"", "and has 2"),
+        (track.to_owned() + "file = \"a\"\nrise = 1", "does nothing without script"),
+        (track.to_owned() + "script = []", "no value"),
+        (track.to_owned() + "script = [\"x\"]\nweight = 300", "no value"),
+        (format!("{track}file = \"a\"\n{track}file = \"b\""), "two tracked things"),
+    ] {
+        let report = bad(&and(&lines));
+        assert_eq!(report.problems.len(), 1, "{lines}: {report}");
+        let problem = &report.problems[0];
+        assert!(problem.message.contains(words), "{lines}: {problem}");
+        assert!(problem.place.is_some() && !problem.help.is_empty(), "{problem}");
+    }
+}
+
+#[test]
+fn without_a_held_address_there_are_no_instances() {
+    let cluster = good(&with("address = \"192.168.10.10\"", "mode = \"none\"")).cluster;
+    assert!(cluster.vip_for("lb1").unwrap().instances.is_empty());
+}
+
+#[test]
+fn a_quorum_of_two_hosts_is_warned_of() {
+    let two =
+        MINIMAL.split("[[hosts]]\nname = \"lb2\"").next().unwrap().replacen("[\"lb\"]", "[\"lb\", \"broker\"]", 1)
+            + "[[hosts]]\nname = \"lb2\"\naddress = \"192.168.10.12\"\nroles = [\"lb\", \"broker\"]";
+    let two = two.replacen("[vip]", "[vip]\nquorum = true", 1);
+    assert!(good(&two).warnings.to_string().contains("the majority of 2 hosts is all of them"));
+    let gateway = two.replacen("quorum = true", "quorum = true\nquorum_gateway = \"192.168.10.1\"", 1);
+    assert!(good(&gateway).warnings.problems.is_empty());
 }
 
 #[test]

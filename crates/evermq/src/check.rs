@@ -1,11 +1,13 @@
 //! `evermq check`: the cluster file and its certificates, every problem at once, and what the cluster is.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::Args;
-use evermq_config::cluster::{Adverts, Balance, Host};
+use evermq_config::cluster::{Balance, Host};
+use evermq_config::vip::{Adverts, VirtualRouter};
 use evermq_config::{Cluster, Problem, Report, Severity};
 use serde_json::{Value, json};
 
@@ -163,9 +165,12 @@ fn cluster_json(cluster: &Cluster) -> Value {
             "vip_priority": (host.lb && cluster.vip.is_some()).then_some(host.vip_priority),
         })
     };
+    let router = |router: &VirtualRouter| json!({ "name": router.name, "vrid": router.vrid.get(), "addresses": router.addresses });
     json!({
         "name": cluster.name.as_str(),
-        "vip": cluster.vip.as_ref().map(|vip| vip.address),
+        "vip": cluster.vips().next(),
+        "virtual_routers": cluster.virtual_routers.iter().map(router).collect::<Vec<_>>(),
+        "quorum": cluster.quorum.is_some(),
         "port": cluster.lb.listen.port(),
         "hosts": cluster.hosts.iter().map(host).collect::<Vec<_>>(),
     })
@@ -198,13 +203,17 @@ fn summary(cluster: &Cluster) -> String {
 
 fn clients_connect_to(cluster: &Cluster) -> String {
     let port = cluster.lb.listen.port();
-    let Some(vip) = &cluster.vip else { return format!("port {port} of any lb host (there is no [vip])") };
+    let (Some(vip), Some(router)) = (&cluster.vip, cluster.virtual_routers.first()) else {
+        return format!("port {port} of any lb host (no VIP is held)");
+    };
     let adverts = match vip.adverts {
         Adverts::Multicast => "multicast",
         Adverts::Unicast => "unicast",
     };
     let interval = vip.advert_interval.as_millis();
-    format!("{}:{port} (VIP, vrid {}, {adverts} adverts every {interval} ms)", vip.address, vip.vrid)
+    let addresses: Vec<_> = cluster.vips().map(|address| SocketAddr::new(address, port).to_string()).collect();
+    let consent = if cluster.quorum.is_some() { ", with quorum" } else { "" };
+    format!("{} (VIP, vrid {}, {adverts} adverts every {interval} ms{consent})", addresses.join(", "), router.vrid)
 }
 
 fn roles(host: &Host) -> Vec<&'static str> {

@@ -8,8 +8,8 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evermq_config::VipConfig;
-use evermq_config::cluster::Adverts;
+use crate::single::Single;
+use evermq_config::vip::Adverts;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{SigSet, Signal};
@@ -58,7 +58,7 @@ pub enum DriverError {
 /// Everything that the real-time thread works with.
 #[derive(Debug)]
 pub struct Driver {
-    config: VipConfig,
+    config: Single,
     interface: Interface,
     identity: Identity,
     fsm: Fsm,
@@ -118,7 +118,7 @@ impl Driver {
     /// # Errors
     /// A capability is missing.
     pub fn open(
-        config: VipConfig,
+        config: Single,
         interface: Interface,
         addresses: Addresses,
         signals: SignalFd,
@@ -132,9 +132,12 @@ impl Driver {
             Adverts::Unicast => Destinations::Peers(config.peers.clone()),
         };
         let vrrp = VrrpSocket::open(&interface, config.address, destinations).map_err(refused)?;
-        let garp =
-            interface.mac.map(|mac| Garp::open(interface.index, mac, vip.address)).transpose().map_err(refused)?;
-        let identity = Identity { vrid: vip.vrid, address: vip.address, interval: vip.advert_interval };
+        let garp = interface
+            .mac
+            .map(|mac| Garp::open(interface.index, mac, config.vip_address))
+            .transpose()
+            .map_err(refused)?;
+        let identity = Identity { vrid: config.vrid, address: config.vip_address, interval: vip.advert_interval };
         let fsm = Fsm::new(fsm::Settings {
             address: config.address,
             interval: vip.advert_interval,
@@ -152,7 +155,7 @@ impl Driver {
             clock(),
         );
         Ok(Self {
-            watch: Watch::open(vip.address)?,
+            watch: Watch::open(config.vip_address)?,
             lb: LbLink::new(&config.lb_socket),
             config,
             interface,
@@ -296,7 +299,7 @@ impl Driver {
     fn read_addresses(&mut self, now: Instant) -> Result<(), DriverError> {
         let removed = self.watch.removed().map_err(DriverError::Wait)?;
         // The notice may be of our own removal in an earlier state: what counts is what is there now.
-        if removed && self.holds && !self.addresses.holders(self.config.vip.address)?.contains(&self.interface.index) {
+        if removed && self.holds && !self.addresses.holders(self.config.vip_address)?.contains(&self.interface.index) {
             self.fsm.handle_address_lost(now);
             self.act(now)?;
             if self.holds {
@@ -331,12 +334,11 @@ impl Driver {
         while let Some(action) = self.fsm.poll_action() {
             match action {
                 Action::AddAddress => {
-                    let vip = &self.config.vip;
-                    self.addresses.add(vip.address, vip.prefix_length, self.interface.index)?;
+                    self.addresses.add(self.config.vip_address, self.config.prefix_length, self.interface.index)?;
                     self.holds = true;
                 }
                 Action::RemoveAddress => {
-                    self.addresses.remove(self.config.vip.address, self.interface.index)?;
+                    self.addresses.remove(self.config.vip_address, self.interface.index)?;
                     self.holds = false;
                 }
                 Action::SendGarp => self.send_garp(now),
@@ -384,7 +386,7 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         if self.holds
-            && let Err(error) = self.addresses.remove(self.config.vip.address, self.interface.index)
+            && let Err(error) = self.addresses.remove(self.config.vip_address, self.interface.index)
         {
             tracing::error!(%error, "the VIP stays behind; remove it with evermq-vip --release");
         }

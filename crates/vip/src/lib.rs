@@ -21,6 +21,7 @@ pub mod lb_link;
 pub mod packet;
 pub mod realtime;
 pub mod report;
+pub mod single;
 pub mod socket;
 pub mod status;
 pub mod track;
@@ -35,6 +36,7 @@ use evermq_daemon::notify;
 use crate::address::{AddressError, Addresses};
 use crate::counters::Counters;
 use crate::driver::{Driver, take_signals};
+use crate::single::Single;
 use crate::status::{Identity, Status};
 
 /// Options of `evermq-vip` beyond the common ones.
@@ -50,6 +52,7 @@ pub struct ReleaseArgs {
 /// # Errors
 /// A capability, the interface or the control socket is missing, or the VIP could not be added.
 pub fn run(config: VipConfig, args: &ReleaseArgs) -> anyhow::Result<()> {
+    let config = Single::of(config)?;
     if args.release {
         release(&config)?;
         return Ok(());
@@ -63,7 +66,7 @@ pub fn run(config: VipConfig, args: &ReleaseArgs) -> anyhow::Result<()> {
     let listener = listener?;
     let interface = interface::find(config.interface.as_deref(), config.address)?;
     // An address that is not there cannot be removed, but the kernel says first whether it would be permitted.
-    addresses.remove(config.vip.address, interface.index)?;
+    addresses.remove(config.vip_address, interface.index)?;
     if interface.mac.is_none() {
         tracing::warn!(interface = interface.name, "no hardware address, so neighbours are not told by gratuitous ARP");
     }
@@ -71,8 +74,8 @@ pub fn run(config: VipConfig, args: &ReleaseArgs) -> anyhow::Result<()> {
     let counters = Arc::new(Counters::default());
     let (reporter, reports) = report::channel(counters.clone())?;
     let status = Status::new(identity(&config, &interface.name), counters.clone(), wall_clock());
-    let (realtime, vip) = (config.vip.realtime, config.vip.address);
-    tracing::info!(%vip, interface = interface.name, vrid = %config.vip.vrid, priority = config.priority, "started");
+    let (realtime, vip) = (config.vip.realtime, config.vip_address);
+    tracing::info!(%vip, interface = interface.name, vrid = %config.vrid, priority = config.priority, "started");
     let driver = Driver::open(config, interface, addresses, signals, reporter, counters)?;
     let control = control::start(listener, status, reports)?;
     realtime::wake_exactly();
@@ -90,19 +93,19 @@ pub fn run(config: VipConfig, args: &ReleaseArgs) -> anyhow::Result<()> {
 }
 
 /// Removes a VIP that a killed process left, from whatever interface has it.
-fn release(config: &VipConfig) -> Result<Addresses, AddressError> {
+fn release(config: &Single) -> Result<Addresses, AddressError> {
     let mut addresses = Addresses::open()?;
-    for index in addresses.remove_everywhere(config.vip.address)? {
-        tracing::warn!(vip = %config.vip.address, interface = interface::name(index), "removed a VIP that was left behind");
+    for index in addresses.remove_everywhere(config.vip_address)? {
+        tracing::warn!(vip = %config.vip_address, interface = interface::name(index), "removed a VIP that was left behind");
     }
     Ok(addresses)
 }
 
-fn identity(config: &VipConfig, interface: &str) -> Identity {
+fn identity(config: &Single, interface: &str) -> Identity {
     Identity {
         host: config.host.to_string(),
         address: config.address,
-        vip: config.vip.address,
+        vip: config.vip_address,
         interface: interface.to_owned(),
         priority: config.priority,
     }

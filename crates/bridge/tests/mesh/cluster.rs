@@ -75,6 +75,7 @@ impl Cluster {
             host: me.name.clone(),
             cluster: ClusterName::new("home").unwrap(),
             broker: settings(),
+            quorum: None,
             peer_listen: me.address,
             peers: self.members.iter().filter(|peer| peer.name != me.name).cloned().collect(),
             tls: self.authority.issue(self.directory.path(), me.name.as_str(), names),

@@ -68,6 +68,7 @@ impl Site {
                 drain_timeout: Duration::from_secs(3),
                 workers: 2,
             },
+            quorum: None,
             peer_listen,
             peers: peers.iter().map(|(name, address)| Peer { name: host(name), address: *address }).collect(),
             tls: self.ca.issue(name, 1),

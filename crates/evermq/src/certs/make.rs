@@ -131,7 +131,7 @@ impl<'a> Hosts<'a> {
         let name = host.name.as_str();
         let name = name.parse().map_err(|_| CertsError::HostNotDns { host: name.to_owned() })?;
         let mut names = vec![name, AltName::from(IpAddr::from(host.address))];
-        let vip = self.cluster.vip.iter().map(|vip| AltName::from(IpAddr::from(vip.address)));
+        let vip = self.cluster.vips().map(AltName::from);
         for extra in vip.chain(self.alt_names.iter().cloned()) {
             if !names.contains(&extra) {
                 names.push(extra);

@@ -76,7 +76,7 @@ fn install_hosts(made: &Made, ca: &Path, config: &Path, cluster: &Cluster) -> St
 }
 
 fn try_it(client: &Pair, ca: &Path, cluster: &Cluster) -> String {
-    let address = cluster.vip.as_ref().map_or_else(|| "ADDRESS".to_owned(), |vip| vip.address.to_string());
+    let address = cluster.vips().next().map_or_else(|| "ADDRESS".to_owned(), |vip| vip.to_string());
     format!(
         "  try: evermq sub -h {address} -p {} --cafile {} --cert {} --key {} -t 'test/#'\n",
         cluster.lb.listen.port(),

@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(cluster.lb.balance, evermq_config::cluster::Balance::RoundRobin);
         assert_eq!(cluster.lb.workers, 1);
         assert_eq!(cluster.broker.listen_plain, "127.0.0.1:1883".parse().ok());
-        assert_eq!(cluster.vip.unwrap().address, plan::VIP);
+        assert_eq!(cluster.vips().collect::<Vec<_>>(), [std::net::IpAddr::V4(plan::VIP)]);
         assert_eq!(cluster.hosts.len(), 4);
         for host in cluster.hosts {
             let planned = plan::Host::named(host.name.as_str()).unwrap();

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use evermq_config::cluster::{Balance, Lb};
 use evermq_config::roles::Peer;
-use evermq_config::{HostName, LbConfig};
+use evermq_config::{ClusterName, HostName, LbConfig};
 use evermq_daemon::health::{Health, HealthLine};
 use evermq_lb::state::State;
 use evermq_lb::{Drained, LoadBalancer};
@@ -45,8 +45,13 @@ pub fn config(backends: &[SocketAddr]) -> LbConfig {
             tcp_keepalive: Duration::from_secs(30),
             tcp_user_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(5),
+            peer_port: 0,
+            reconnect_rate: 5_000,
             workers: 2,
         },
+        cluster: ClusterName::new("test").unwrap(),
+        peer_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        peers: Vec::new(),
         backends: backends
             .iter()
             .zip(names)
