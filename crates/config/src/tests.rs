@@ -169,6 +169,7 @@ fn one_wrong_line_is_one_problem() {
         ("[vip]", "[vip]\nnotify = \"tell\"", "\"tell\"", "no value"),
         ("[vip]", "[vip]\nprefix_length = 64", "64", "no value"),
         ("[vip]", "[lb]\npeer_port = 9000\n[vip]", "9000", "same port"),
+        ("[vip]", "[lb]\nlisten = \"10.0.0.1:9000\"\n[vip]", "\"192.168.10.10\"", "does not listen on this address"),
         ("[vip]", "[vip]\nadvert_interval = \"25ms\"", "\"25ms\"", "centiseconds"),
         ("[vip]", "[vip]\nvrid = 0", "0", "no value"),
         ("[vip]", "[lb]\nhealth_timeout = \"250ms\"\n[vip]", "\"250ms\"", "not longer than health_interval"),
@@ -208,7 +209,11 @@ fn further_virtual_routers_and_what_is_tracked() {
         name = "maintenance"
         file = "maintenance"
     "#)
-    .replacen("[vip]", "[vip]\nadverts = \"multicast\"\nsync_group = \"both\"\nquorum = true", 1);
+    .replacen(
+        "[vip]",
+        "[lb]\nlisten = \"[::]:9000\"\n[vip]\nadverts = \"multicast\"\nsync_group = \"both\"\nquorum = true",
+        1,
+    );
     let cluster = good(&text).cluster;
     let lb1 = cluster.vip_for("lb1").unwrap();
     let [four, six] = &lb1.instances[..] else { panic!("{:?}", lb1.instances) };
@@ -230,7 +235,6 @@ fn what_is_wrong_in_a_list_is_one_problem_too() {
     let six = "[[vip.instances]]\nname = \"six\"\naddress = \"2001:db8::10\"\n";
     let track = "[[vip.track]]\nname = \"a\"\n";
     for (lines, words) in [
-        (six.to_owned(), "no address6"),
         (six.replace("six", "vip").replace("2001:db8::10", "192.168.10.13") + "vrid = 7", "two virtual routers"),
         (six.replace("2001:db8::10", "192.168.10.13"), "has vrid 51 on this interface too"),
         (six.replace("2001:db8::10", "192.168.10.10") + "vrid = 7", "is an address of virtual router \"vip\" too"),
@@ -251,6 +255,13 @@ fn what_is_wrong_in_a_list_is_one_problem_too() {
         assert!(problem.message.contains(words), "{lines}: {problem}");
         assert!(problem.place.is_some() && !problem.help.is_empty(), "{problem}");
     }
+}
+
+#[test]
+fn an_instance_of_ipv6_needs_a_listener_and_a_way_to_its_peers() {
+    let six = "[[vip.instances]]\nname = \"six\"\naddress = \"2001:db8::10\"\n";
+    let text = bad(&and(six)).to_string();
+    assert!(text.contains("no address6") && text.contains("does not listen on this address"), "{text}");
 }
 
 #[test]

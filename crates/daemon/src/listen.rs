@@ -42,6 +42,10 @@ pub fn tcp(address: SocketAddr, reuse_port: bool) -> Result<TcpListener, ListenE
 fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        // "[::]" is every address of the host, IPv4 too, whatever net.ipv6.bindv6only says.
+        socket.set_only_v6(false)?;
+    }
     if reuse_port {
         socket.set_reuse_port(true)?;
     }

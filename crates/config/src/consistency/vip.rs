@@ -38,6 +38,7 @@ pub(super) fn check(source: &Source<'_>, cluster: &Cluster, network: Option<Netw
     known_hosts(source, cluster, spans);
     reachable_by_unicast(source, vip, cluster, spans);
     in_network(source, cluster, network, spans);
+    listened_on(source, cluster, spans);
     quorum(source, vip, cluster, spans);
 }
 
@@ -187,6 +188,27 @@ fn in_network(source: &Source<'_>, cluster: &Cluster, network: Option<Network>, 
                     host.name, host.address
                 ),
                 format_args!("all lb hosts must have addresses in {source_of_network}"),
+            );
+        }
+    }
+}
+
+/// The lb takes what comes to the VIP, of either family.
+fn listened_on(source: &Source<'_>, cluster: &Cluster, spans: &Spans) {
+    let listens = cluster.lb.listen.ip();
+    for (router, at) in routers(cluster, spans) {
+        let reached = match listens {
+            IpAddr::V4(four) => !router.is_ipv6() && (four.is_unspecified() || router.addresses.contains(&listens)),
+            IpAddr::V6(six) => six.is_unspecified() || router.addresses.contains(&listens),
+        };
+        if !reached {
+            source.error(
+                at.address.clone(),
+                format_args!("evermq-lb does not listen on this address, but on {}", cluster.lb.listen),
+                format_args!(
+                    "write listen = \"[::]:{port}\" in [lb] for IPv4 and IPv6, \"0.0.0.0:{port}\" for IPv4 alone",
+                    port = cluster.lb.listen.port()
+                ),
             );
         }
     }
