@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cluster::{Broker, Cluster, Host, Lb, Tls};
 use crate::names::{ClusterName, HostName, Vrid};
-use crate::vip::{Track, Vip, VipMode, VirtualRouter, VrrpVersion};
+use crate::vip::{Adverts, Track, Vip, VipMode, VirtualRouter, VrrpVersion};
 
 /// Why a program has no work on a host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -187,7 +187,9 @@ impl Cluster {
             host: me.name.clone(),
             address: me.address,
             instances: match vip.mode {
-                VipMode::Vrrp => self.virtual_routers.iter().map(|router| self.instance(router, me)).collect(),
+                VipMode::Vrrp => {
+                    self.virtual_routers.iter().map(|router| self.instance(router, vip.adverts, me)).collect()
+                }
                 VipMode::None => Vec::new(),
             },
             tracks: self.tracks.clone(),
@@ -198,7 +200,7 @@ impl Cluster {
         })
     }
 
-    fn instance(&self, router: &VirtualRouter, me: &Host) -> VipInstance {
+    fn instance(&self, router: &VirtualRouter, adverts: Adverts, me: &Host) -> VipInstance {
         let address = |host: &Host| {
             if router.is_ipv6() { host.address6.map(IpAddr::V6) } else { Some(IpAddr::V4(host.address)) }
         };
@@ -211,7 +213,8 @@ impl Cluster {
             interface: router.interface.clone().or_else(|| me.interface.clone()),
             priority: router.priorities.get(&me.name).copied().unwrap_or(me.vip_priority),
             sync_group: router.sync_group.clone(),
-            source: address(me),
+            // RFC 9568 §5.1.2.1: to the group an IPv6 router speaks by its link-local address, whichever others it has.
+            source: address(me).filter(|source| source.is_ipv4() || adverts == Adverts::Unicast),
             peers: self.lbs().filter(|peer| peer.name != me.name).filter_map(address).collect(),
         }
     }

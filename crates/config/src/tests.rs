@@ -265,6 +265,21 @@ fn an_instance_of_ipv6_needs_a_listener_and_a_way_to_its_peers() {
 }
 
 #[test]
+fn ipv6_is_spoken_from_address6_by_unicast_and_from_the_link_local_address_by_multicast() {
+    let six = "[lb]\nlisten = \"[::]:9000\"\n[[vip.instances]]\nname = \"six\"\naddress = \"2001:db8::10\"\n";
+    for (adverts, source) in [("unicast", Some("2001:db8::11")), ("multicast", None)] {
+        let mut text = and(six).replacen("[vip]", &format!("[vip]\nadverts = \"{adverts}\""), 1);
+        for number in [11, 12] {
+            let own = format!("address = \"192.168.10.{number}\"");
+            text = text.replace(&own, &format!("{own}\naddress6 = \"2001:db8::{number}\""));
+        }
+        let lb1 = good(&text).cluster.vip_for("lb1").unwrap();
+        assert_eq!(lb1.instances[1].source, source.map(|source| source.parse().unwrap()), "{adverts}");
+        assert_eq!(lb1.instances[0].source, "192.168.10.11".parse().ok());
+    }
+}
+
+#[test]
 fn without_a_held_address_there_are_no_instances() {
     let cluster = good(&with("address = \"192.168.10.10\"", "mode = \"none\"")).cluster;
     assert!(cluster.vip_for("lb1").unwrap().instances.is_empty());
