@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `broker-N`, one for each worker | its listeners, its connections |
 //! | `bridge` | the links to the other brokers |
+//! | `voter` | this host's vote on who holds the VIP, where there is a quorum |
 //! | the caller's | session expiry, control socket, waiting for the end |
 //!
 //! Stopping: no new connections; every client is told and closed; wills go out; the bridge sends what is left; all of it
@@ -23,6 +24,7 @@ use evermq_daemon::tls::Material;
 use evermq_daemon::workers::{self, Workers};
 use evermq_daemon::{control, limits, notify};
 use evermq_mqtt::ReasonCode;
+use evermq_quorum::{StateWatch, VoterThread, voter_thread};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -53,6 +55,8 @@ pub struct Driver {
     broker: Arc<Broker>,
     workers: Workers,
     bridge: JoinHandle<anyhow::Result<()>>,
+    /// Votes until the last client is gone: who holds the VIP must not depend on a broker's drain.
+    voter: Option<VoterThread>,
     control: std::os::unix::net::UnixListener,
     /// Stops the workers.
     stop: CancellationToken,
@@ -77,6 +81,7 @@ impl Driver {
         let material = Material::load(&config.tls)?;
         let acceptor = TlsAcceptor::from(material.server_config()?);
         let control = control::bind(&config.control_socket)?;
+        let voter = config.quorum.as_ref().map(voter_thread).transpose()?;
         let counters = Arc::new(Counters::default());
         let router = Arc::new(Router::new(broker_config.max_retained_messages, Arc::clone(&counters)));
         let bridge = Bridge::new(config, &material, Arc::<Router>::clone(&router) as _)?;
@@ -116,6 +121,7 @@ impl Driver {
             broker,
             workers,
             bridge,
+            voter,
             control,
             stop,
             stop_bridge,
@@ -147,8 +153,9 @@ impl Driver {
         let (health, watched) = watch::channel(Health::Up);
         let ended = CancellationToken::new();
         let _end = ended.clone().drop_guard();
-        let state = state_of(&self.host, &self.broker, self.started, watched.clone());
-        let serving = control::Control { state, health: watched };
+        let quorum = self.voter.as_ref().map(VoterThread::watch);
+        let state = state_of(&self.host, &self.broker, quorum, self.started, watched.clone());
+        let serving = control::Control { state, health: watched, requests: control::no_requests() };
         let control = tokio::spawn(control::serve(self.control, serving, ended.clone()));
         let expiry = tokio::spawn(expiry::run(Arc::clone(&self.broker), ended.clone()));
         notify::ready("serving MQTT clients");
@@ -180,6 +187,9 @@ impl Driver {
             Ok(result) => joined(result?).map(|()| true),
             Err(_) => Ok(false),
         };
+        if let Some(voter) = self.voter {
+            voter.stop();
+        }
         expiry.abort();
         control.abort();
         let connections = self.broker.connections();
@@ -244,6 +254,7 @@ fn joined(result: thread::Result<anyhow::Result<()>>) -> anyhow::Result<()> {
 fn state_of(
     host: &str,
     broker: &Arc<Broker>,
+    quorum: Option<StateWatch>,
     started: Instant,
     health: watch::Receiver<Health>,
 ) -> Arc<dyn Fn() -> Value + Send + Sync> {
@@ -263,6 +274,7 @@ fn state_of(
             "retained": broker.router.retained(),
             "messages": broker.counters.to_json(),
             "bridge": broker.backbone.state(),
+            "quorum": quorum.as_ref().map(StateWatch::get),
         })
     })
 }

@@ -3,7 +3,7 @@
 //! Exit status: 0 after a clean stop, 1 when the program failed, 2 when the command line or the cluster file is wrong.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -38,13 +38,69 @@ struct Line<A: Args> {
     own: A,
 }
 
+/// Where a program's config came from, so that it can be read again.
+pub struct ConfigSource<C> {
+    path: PathBuf,
+    host: String,
+    select: Select<C>,
+}
+
+/// Takes a host's part of the cluster.
+type Select<C> = Box<dyn Fn(&Cluster, &str) -> Result<C, RoleError> + Send + Sync>;
+
+/// Why the cluster file is no config for this program.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file has mistakes.
+    #[error("{0}")]
+    File(Report),
+    /// The file is good, but has no part for this host.
+    #[error("{path}: {source}", path = path.display())]
+    Role {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        source: RoleError,
+    },
+}
+
+impl<C> ConfigSource<C> {
+    /// The cluster file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the file and takes this host's part of it; gives the file's warnings as well. Blocks while it reads.
+    ///
+    /// # Errors
+    /// Every mistake of the file.
+    pub fn load(&self) -> Result<(C, Report), ConfigError> {
+        let (config, loaded) = self.load_all()?;
+        Ok((config, loaded.warnings))
+    }
+
+    fn load_all(&self) -> Result<(C, Loaded), ConfigError> {
+        let loaded = evermq_config::load(&self.path).map_err(ConfigError::File)?;
+        let config = (self.select)(&loaded.cluster, &self.host)
+            .map_err(|source| ConfigError::Role { path: self.path.clone(), source })?;
+        Ok((config, loaded))
+    }
+}
+
+impl<C> std::fmt::Debug for ConfigSource<C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConfigSource").field("path", &self.path).field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
 /// Runs a daemon: reads the command line and the cluster file, sets up logs, takes the host's part with `select`, and
 /// calls `run` with it.
 pub fn main<C, A: Args>(
     program: &'static str,
     about: &'static str,
-    select: impl Fn(&Cluster, &str) -> Result<C, RoleError>,
-    run: impl FnOnce(C, A) -> anyhow::Result<()>,
+    select: impl Fn(&Cluster, &str) -> Result<C, RoleError> + Send + Sync + 'static,
+    run: impl FnOnce(C, A, ConfigSource<C>) -> anyhow::Result<()>,
 ) -> ExitCode {
     let command = Line::<A>::command().name(program).about(about).version(VERSION);
     let line = match Line::<A>::from_arg_matches(&command.get_matches()) {
@@ -52,22 +108,20 @@ pub fn main<C, A: Args>(
         Err(error) => error.exit(),
     };
     let host = line.host.unwrap_or_else(this_host);
-    let loaded = match evermq_config::load(&line.config) {
-        Ok(loaded) => loaded,
-        Err(report) => return refuse_file(program, &report),
-    };
-    let config = match select(&loaded.cluster, &host) {
-        Ok(config) => config,
-        Err(error) => return refuse(program, &format_args!("{}: {error}", line.config.display())),
+    let source = ConfigSource { path: line.config, host, select: Box::new(select) };
+    let (config, loaded) = match source.load_all() {
+        Ok(read) => read,
+        Err(ConfigError::File(report)) => return refuse_file(program, &report),
+        Err(error @ ConfigError::Role { .. }) => return refuse(program, &error),
     };
     if line.check {
-        return check(program, &loaded, &host);
+        return check(program, &loaded, &source.host);
     }
     log::init(loaded.cluster.log);
     for warning in &loaded.warnings.problems {
         tracing::warn!(%warning, "cluster file");
     }
-    match run(config, line.own) {
+    match run(config, line.own, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

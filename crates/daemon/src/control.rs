@@ -4,20 +4,23 @@
 //! |---|---|
 //! | `{"request":"state"}` | one line, `{"ok": STATE}` |
 //! | `{"request":"health"}` | a line `{"health":"up"}` (or `degraded`, `down`) at once, on each change, and every [`HEALTH_BEAT`]; end-of-file says that the program is dead |
+//! | any other that the program knows | as [`Answer`] says |
 //! | anything else | one line, `{"error": TEXT}` |
 //!
 //! Tasks: [`serve`] owns one task for each connection, in a set that ends with it. At most [`MAX_CLIENTS`] connections and
 //! [`MAX_REQUEST`] bytes a request.
 
+use std::future::Future;
 use std::io::{self, BufRead as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
+use nix::sys::socket::{getsockopt, sockopt};
 use serde_json::{Value, json};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
@@ -56,6 +59,14 @@ pub enum ControlError {
         /// Why not.
         source: io::Error,
     },
+    /// The program would not do it.
+    #[error("{path}: {text}", path = path.display())]
+    Refused {
+        /// Where.
+        path: PathBuf,
+        /// Its words.
+        text: String,
+    },
     /// An answer that is not of the protocol.
     #[error("{path} answered something else than a control socket does: {text}", path = path.display())]
     Answer {
@@ -73,18 +84,29 @@ pub struct Control {
     pub state: Arc<dyn Fn() -> Value + Send + Sync>,
     /// The program's health.
     pub health: watch::Receiver<Health>,
+    /// The requests that only this program knows.
+    pub requests: Requests,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Request {
-    State,
-    Health,
+/// Answers a request by its name and the whole of it; none where it is unknown.
+pub type Requests = Arc<dyn Fn(&str, &Value) -> Option<Answer> + Send + Sync>;
+
+/// The answer to a program's own request.
+pub enum Answer {
+    /// One line, `{"ok": VALUE}`.
+    Ok(Value),
+    /// These lines, as they are.
+    Lines(Vec<Value>),
+    /// One line, `{"error": TEXT}`.
+    Error(String),
+    /// Another answer, once there is one. It is given up when the program ends.
+    Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
 }
 
-#[derive(Deserialize)]
-struct RequestLine {
-    request: Request,
+/// No requests beyond `state` and `health`.
+#[must_use]
+pub fn no_requests() -> Requests {
+    Arc::new(|_, _| None)
 }
 
 /// Makes the socket, with its directory if need be. A socket that a dead process left is replaced.
@@ -112,6 +134,13 @@ pub fn bind(path: &Path) -> Result<UnixListener, ControlError> {
         Ok(listener)
     };
     make().map_err(|source| ControlError::Bind { path: path.to_owned(), source })
+}
+
+/// The process that listens there; none where nobody does, or is too stuck to take a connection. Never waits.
+#[must_use]
+pub fn listener(path: &Path) -> Option<i32> {
+    let stream = connect(path).ok()?;
+    getsockopt(&stream, sockopt::PeerCredentials).ok().map(|peer| peer.pid())
 }
 
 /// Answers requests until `shutdown`.
@@ -147,12 +176,34 @@ async fn answer(stream: tokio::net::UnixStream, mut control: Control) -> io::Res
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     tokio::io::BufReader::new(reader.take(MAX_REQUEST)).read_line(&mut line).await?;
-    match serde_json::from_str::<RequestLine>(&line) {
-        Ok(RequestLine { request: Request::State }) => {
-            write_line(&mut writer, &json!({ "ok": (control.state)() })).await
+    let request = match serde_json::from_str::<Value>(&line) {
+        Ok(request) => request,
+        Err(error) => return write_error(&mut writer, &format!("not a request: {error}")).await,
+    };
+    match request["request"].as_str() {
+        Some("state") => write_line(&mut writer, &json!({ "ok": (control.state)() })).await,
+        Some("health") => stream_health(&mut writer, &mut control.health).await,
+        Some(name) => match (control.requests)(name, &request) {
+            Some(answer) => write_answer(&mut writer, answer).await,
+            None => write_error(&mut writer, &format!("unknown request {name:?}")).await,
+        },
+        None => write_error(&mut writer, "not a request: {\"request\":NAME} is missing").await,
+    }
+}
+
+async fn write_answer(writer: &mut tokio::net::unix::OwnedWriteHalf, mut answer: Answer) -> io::Result<()> {
+    loop {
+        match answer {
+            Answer::Ok(value) => return write_line(writer, &json!({ "ok": value })).await,
+            Answer::Error(text) => return write_error(writer, &text).await,
+            Answer::Lines(lines) => {
+                for line in &lines {
+                    write_line(writer, line).await?;
+                }
+                return Ok(());
+            }
+            Answer::Later(later) => answer = later.await,
         }
-        Ok(RequestLine { request: Request::Health }) => stream_health(&mut writer, &mut control.health).await,
-        Err(error) => write_line(&mut writer, &json!({ "error": format!("not a request: {error}") })).await,
     }
 }
 
@@ -168,6 +219,10 @@ async fn stream_health(
             () = tokio::time::sleep(HEALTH_BEAT) => {}
         }
     }
+}
+
+async fn write_error(writer: &mut tokio::net::unix::OwnedWriteHalf, text: &str) -> io::Result<()> {
+    write_line(writer, &json!({ "error": text })).await
 }
 
 async fn write_line(writer: &mut tokio::net::unix::OwnedWriteHalf, value: &Value) -> io::Result<()> {
@@ -193,6 +248,10 @@ pub fn request(path: &Path, request: &Value, timeout: Duration) -> Result<Value,
     let line = ask().map_err(|source| ControlError::Unreachable { path: path.to_owned(), source })?;
     match serde_json::from_str::<Value>(&line) {
         Ok(Value::Object(mut answer)) if answer.contains_key("ok") => Ok(answer.remove("ok").unwrap_or_default()),
+        Ok(Value::Object(answer)) if answer.get("error").is_some_and(Value::is_string) => {
+            let text = answer["error"].as_str().unwrap_or_default().to_owned();
+            Err(ControlError::Refused { path: path.to_owned(), text })
+        }
         _ => Err(ControlError::Answer { path: path.to_owned(), text: line.trim_end().to_owned() }),
     }
 }

@@ -12,6 +12,7 @@
 //! | [`tls`] | certificates of this host, who the other side is |
 //! | [`health`] | what a program says of itself |
 //! | [`control`] | the Unix socket where it says so |
+//! | [`metrics`] | figures for Prometheus |
 
 pub mod command;
 pub mod control;
@@ -19,6 +20,7 @@ pub mod health;
 pub mod limits;
 pub mod listen;
 pub mod log;
+pub mod metrics;
 pub mod notify;
 pub mod shutdown;
 pub mod tls;

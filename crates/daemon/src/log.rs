@@ -4,6 +4,7 @@
 //! journald's: lines carry its priority prefix instead.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use evermq_config::cluster::{Log, LogFormat, LogLevel};
 use tracing::{Event, Level, Subscriber};
@@ -15,8 +16,18 @@ use tracing_subscriber::registry::LookupSpan;
 /// Environment variable that overrides `cluster.log_level`.
 pub const FILTER_VARIABLE: &str = "EVERMQ_LOG";
 
+/// As [`init`] was told.
+static CURRENT: OnceLock<Log> = OnceLock::new();
+
+/// What this process logs, and how; for a second process that should do the same. None before [`init`].
+#[must_use]
+pub fn current() -> Option<Log> {
+    CURRENT.get().copied()
+}
+
 /// Sends all log lines of this process to standard error. Later calls change nothing.
 pub fn init(log: Log) {
+    CURRENT.get_or_init(|| log);
     let level = match log.level {
         LogLevel::Error => "error",
         LogLevel::Warn => "warn",

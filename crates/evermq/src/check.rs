@@ -39,6 +39,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, CommandError> {
             let scope = Scope::of(&loaded.cluster, &args.host)?;
             let mut report = loaded.warnings;
             report.problems.extend(scope.certificate_problems(&loaded.cluster, now()));
+            report.problems.extend(heartbeat_key_problem(&loaded.cluster, args.config.path()));
             Verdict { report, good: Some((loaded.cluster.clone(), scope.describe())) }
         }
         Err(report) => Verdict { report, good: None },
@@ -101,6 +102,21 @@ impl Scope {
             Self::Any => "here, which are one host's (--host says which)".to_owned(),
         }
     }
+}
+
+/// What is wrong with the key that the hosts share for the heartbeat. Its path is the same on all of them.
+fn heartbeat_key_problem(cluster: &Cluster, file: &Path) -> Option<Problem> {
+    let path = &cluster.quorum.as_ref()?.key_file;
+    let error = evermq_quorum::Key::read(path).err()?.to_string();
+    let (message, help) = error.split_once("; ").unwrap_or((&error, ""));
+    Some(Problem {
+        severity: Severity::Error,
+        file: file.to_owned(),
+        place: None,
+        text: path.display().to_string(),
+        message: message.to_owned(),
+        help: help.to_owned(),
+    })
 }
 
 struct Verdict {

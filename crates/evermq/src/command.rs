@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use evermq_config::{Report, RoleError};
 
 use crate::certs::{self, CertsError};
-use crate::{check, client, completion, lab, man, output, status};
+use crate::{check, client, completion, lab, man, output, reload, status};
 
 /// MQTT that stays up: the operator's command
 #[derive(Debug, Parser)]
@@ -29,6 +29,8 @@ enum Command {
     Certs(certs::CertsArgs),
     /// Show how the programs of this host are
     Status(status::StatusArgs),
+    /// Have the programs of this host read the changed cluster file
+    Reload(reload::ReloadArgs),
     /// Publish messages; the flags are those of mosquitto_pub
     // `-h` is the host, as it is there.
     #[command(disable_help_flag = true)]
@@ -80,6 +82,7 @@ fn run(command: Command) -> Result<ExitCode, CommandError> {
         Command::Check(args) => check::run(&args),
         Command::Certs(args) => certs::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Reload(args) => reload::run(&args),
         Command::Pub(args) => Ok(client::run_pub(args)),
         Command::Sub(args) => Ok(client::run_sub(args)),
         Command::Lab(args) => Ok(lab::run(args)),

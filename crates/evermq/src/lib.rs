@@ -7,6 +7,7 @@
 //! | [`check`] | `evermq check`: the cluster file and its certificates |
 //! | [`certs`] | `evermq certs`: authority, hosts, clients |
 //! | [`status`] | `evermq status`: how the programs of this host are |
+//! | [`reload`] | `evermq reload`: have them read the changed file |
 //! | [`client`] | `evermq pub` and `evermq sub` |
 //! | [`lab`] | `evermq lab`: the whole stack on one machine |
 //! | [`completion`], [`man`] | shell completion, manual pages |
@@ -21,5 +22,6 @@ pub mod config_file;
 pub mod lab;
 pub mod man;
 pub mod output;
+pub mod reload;
 pub mod status;
 pub mod table;

@@ -212,3 +212,51 @@ fn show_tells_what_certificates_hold() {
     let complaint = site.evermq("certs show nowhere.crt").bad(1);
     assert!(complaint.contains("cannot read nowhere.crt"), "{complaint}");
 }
+
+/// A site whose cluster file has a quorum, with certificates.
+fn with_quorum() -> Site {
+    let site = Site::new(&program::CLUSTER.replace("[vip]", "[vip]\nquorum = true"));
+    let text = site.evermq("certs init --config evermq.toml --dir tls").good();
+    assert!(text.contains("heartbeat.key"), "{text}");
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let install = "ca.crt lb1.crt lb1.key heartbeat.key -> tls/ca.crt tls/lb1.crt tls/lb1.key heartbeat.key";
+    assert!(words.contains(install), "{text}");
+    site
+}
+
+#[test]
+fn a_cluster_with_a_quorum_gets_a_heartbeat_key() {
+    let site = with_quorum();
+    let key = fs::read_to_string(site.path("tls/heartbeat.key")).unwrap();
+    assert_eq!(key.trim_end().len(), 64);
+    assert!(key.trim_end().bytes().all(|byte| byte.is_ascii_hexdigit()));
+    assert_eq!(fs::metadata(site.path("tls/heartbeat.key")).unwrap().permissions().mode() & 0o7777, 0o600);
+
+    let check = "check --config evermq.toml --host broker1";
+    let missing = site.evermq(check);
+    assert_eq!(missing.status, 2);
+    assert!(missing.stdout.contains("cannot read the heartbeat key"), "{}", missing.stdout);
+    assert!(missing.stdout.contains("evermq certs heartbeat-key --out"), "{}", missing.stdout);
+    fs::copy(site.path("tls/heartbeat.key"), site.path("heartbeat.key")).unwrap();
+    site.evermq(check).good();
+    fs::set_permissions(site.path("heartbeat.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(site.evermq(check).stdout.contains("open to every user of this machine (mode 0644)"));
+    fs::write(site.path("heartbeat.key"), "0123").unwrap();
+    fs::set_permissions(site.path("heartbeat.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(site.evermq(check).stdout.contains("has 2 bytes, but needs 32"));
+    assert!(!Site::with_certificates().path("tls/heartbeat.key").exists(), "none without a quorum");
+}
+
+#[test]
+fn a_heartbeat_key_is_new_each_time_and_never_overwritten() {
+    let site = Site::new(program::CLUSTER);
+    let text = site.evermq("certs heartbeat-key").good();
+    assert!(text.starts_with("made heartbeat.key\n"), "{text}");
+    site.evermq("certs heartbeat-key --out other.key").good();
+    let [one, other] = ["heartbeat.key", "other.key"].map(|name| fs::read_to_string(site.path(name)).unwrap());
+    assert_ne!(one, other);
+    assert!(!text.contains(one.trim_end()), "the key is shown");
+    let complaint = site.evermq("certs heartbeat-key").bad(1);
+    assert!(complaint.contains("heartbeat.key is already there and will not be overwritten"), "{complaint}");
+    assert_eq!(fs::read_to_string(site.path("heartbeat.key")).unwrap(), one);
+}

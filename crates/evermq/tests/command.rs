@@ -93,7 +93,7 @@ impl Program {
     fn start(site: &Site, socket: &str, state: serde_json::Value) -> Self {
         let listener = control::bind(&site.path("run").join(socket)).unwrap();
         let (sender, health) = watch::channel(Health::Up);
-        let control = Control { state: Arc::new(move || state.clone()), health };
+        let control = Control { state: Arc::new(move || state.clone()), health, requests: control::no_requests() };
         let shutdown = CancellationToken::new();
         let token = shutdown.clone();
         let thread = std::thread::spawn(move || {

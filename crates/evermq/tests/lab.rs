@@ -324,6 +324,41 @@ fn a_killed_host_says_no_goodbye() {
     assert_eq!(lab.host("broker1")["connected"], true);
 }
 
+/// Whether a TCP connection from one host to another is refused at once, which says that packets pass both ways.
+fn reaches(lab: &Lab, from: &str, to: &str) -> bool {
+    let script = format!(
+        "IO::Socket::INET->new(PeerAddr => '{to}', PeerPort => 9, Timeout => 1); print $!{{ECONNREFUSED}} ? 'yes' : 'no'"
+    );
+    lab.ok(&["exec", from, "--", "perl", "-MIO::Socket::INET", "-MErrno", "-e", &script]) == "yes"
+}
+
+#[test]
+fn hosts_that_are_cut_off_reach_everyone_but_each_other_until_one_is_healed() {
+    let lab = Lab::up();
+    assert!(reaches(&lab, "lb1", "lb2"));
+    lab.ok(&["cut", "lb1", "lb2"]);
+    assert!(!reaches(&lab, "lb1", "lb2") && !reaches(&lab, "lb2", "lb1"));
+    assert!(reaches(&lab, "lb1", "broker1") && reaches(&lab, "broker1", "lb2") && reaches(&lab, "client", "lb1"));
+    assert_eq!((&lab.host("lb1")["cut"], &lab.host("broker1")["cut"]), (&true.into(), &false.into()));
+    assert!(lab.ok(&["status"]).contains("in, cut"));
+    assert!(lab.fails(&["cut", "lb1", "broker1"], 1).contains("lb1 is cut off already; `lab heal lb1` ends that"));
+    lab.ok(&["heal", "lb2"]);
+    assert!(reaches(&lab, "lb1", "lb2") && reaches(&lab, "lb2", "lb1"));
+    assert_eq!(lab.host("lb1")["cut"], false);
+
+    // A host that dies while it is cut off comes back with a whole cable.
+    lab.ok(&["cut", "lb1", "lb2", "broker1"]);
+    lab.ok(&["kill", "lb1"]);
+    assert!(!reaches(&lab, "lb2", "broker1"));
+    lab.ok(&["heal", "lb1"]);
+    assert!(reaches(&lab, "lb1", "lb2") && reaches(&lab, "lb1", "broker1") && !reaches(&lab, "lb2", "broker1"));
+    lab.ok(&["heal", "broker1"]);
+    assert!(reaches(&lab, "lb2", "broker1"));
+    lab.ok(&["kill", "broker2"]);
+    assert!(lab.fails(&["cut", "lb1", "broker2"], 1).contains("broker2 is dead"));
+    lab.fails(&["cut", "lb1"], 2);
+}
+
 #[test]
 fn programs_are_started_stopped_killed_frozen_and_logged() {
     let lab = Lab::up();

@@ -26,7 +26,8 @@ use crate::worker::{Place, Registration, Worker};
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves one client to its end.
-pub(crate) async fn serve(worker: Arc<Worker>, client: TcpStream, from: SocketAddr, place: Place) {
+pub(crate) async fn serve(worker: Arc<Worker>, client: TcpStream, from: SocketAddr, mut place: Place) {
+    place.note(from, &client);
     // In a box of its own: what connecting needs would otherwise stay a part of the task for as long as the client does.
     let Some((backend, lease, registration)) = Box::pin(connect(&worker)).await else {
         worker.turn_away();

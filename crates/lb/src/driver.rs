@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | workers, one thread each | [`LoadBalancer::serve`], which joins them | when drained |
 //! | one [`Probe`] for each backend | the control thread's set | with its token, after a farewell |
+//! | [`Exchange::run`]: the other lbs | the control thread's set | with its token |
 //! | control socket | the control thread's set | with its token |
 //! | [`Overseer`] | the control thread | at the end of the drain |
 //!
@@ -19,7 +20,7 @@ use anyhow::Context as _;
 use evermq_config::LbConfig;
 use evermq_daemon::control::{self, Control, ControlError};
 use evermq_daemon::health::Health;
-use evermq_daemon::listen::{ListenError, SocketOptions};
+use evermq_daemon::listen::{self, ListenError, SocketOptions};
 use evermq_daemon::tls::{Material, TlsError};
 use evermq_daemon::{limits, notify, workers};
 use evermq_mqtt::Text;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::health::Timing;
 use crate::listener;
+use crate::peers::{self, Exchange, Peers};
 use crate::pool::Pool;
 use crate::probe::{self, Probe};
 use crate::pulse::{BEAT, Condition, Pulse};
@@ -80,6 +82,7 @@ pub struct LoadBalancer {
     pool: Arc<Pool>,
     workers: Arc<[Arc<Worker>]>,
     tls: Vec<TlsConnector>,
+    exchange: Option<Exchange>,
     client_id: Text,
 }
 
@@ -110,14 +113,19 @@ impl LoadBalancer {
         let control = control::bind(&config.control_socket)?;
         let count = workers::count(config.lb.workers);
         let (address, listeners) = listener::bind(config.lb.listen, count, socket_options(&config))?;
+        let (exchange, news) = bind_exchange(&config, &material)?.unzip();
 
         let gate = Arc::new(Gate::new(connection_limit(config.lb.max_connections)));
         let pool = Arc::new(Pool::new(&config.backends, config.lb.balance));
         let settings = Settings { connect_timeout: config.lb.connect_timeout, socket: socket_options(&config) };
-        let workers =
-            (0..count).map(|_| Arc::new(Worker::new(Arc::clone(&pool), Arc::clone(&gate), settings))).collect();
+        let workers = (0..count)
+            .map(|index| {
+                let clients = peers::clients(news.as_ref(), index);
+                Arc::new(Worker::new(Arc::clone(&pool), Arc::clone(&gate), settings, clients))
+            })
+            .collect();
         tracing::info!(listen = %address, workers = count, max_connections = gate.admission.limit(), "listening");
-        Ok(Self { config, address, listeners, control, pool, workers, tls, client_id })
+        Ok(Self { config, address, listeners, control, pool, workers, tls, exchange, client_id })
     }
 
     /// Where clients connect; its port is a real one, also if the file says 0.
@@ -140,16 +148,8 @@ impl LoadBalancer {
 
         let (health, shown) = watch::channel(Health::Down);
         let identity = Identity { host: self.config.host.clone(), listen: self.address, started: clock() };
-        let control = Control {
-            state: {
-                let (workers, shown) = (Arc::clone(&self.workers), shown.clone());
-                Arc::new(move || {
-                    let health = *shown.borrow();
-                    serde_json::to_value(State::new(&identity, health, &workers, clock())).unwrap_or_default()
-                })
-            },
-            health: shown,
-        };
+        let peers = self.exchange.as_ref().map(Exchange::peers);
+        let control = control(identity, &self.workers, shown, peers);
         let settings = probe::Settings {
             client_id: self.client_id,
             timing: Timing {
@@ -170,6 +170,9 @@ impl LoadBalancer {
         let drained = runtime.block_on(async {
             let mut tasks = JoinSet::new();
             tasks.spawn(serve_control(self.control, control, end.clone()));
+            if let Some(exchange) = self.exchange {
+                tasks.spawn(exchange.run(Arc::clone(&self.workers), end.clone()));
+            }
             for (index, tls) in self.tls.into_iter().enumerate() {
                 let workers = Arc::clone(&self.workers);
                 let probe = Probe::new(index, Arc::clone(&self.pool), workers, tls, settings.clone());
@@ -282,10 +285,44 @@ fn spawn_workers(
     })
 }
 
+/// What the control socket answers.
+fn control(
+    identity: Identity,
+    workers: &Arc<[Arc<Worker>]>,
+    health: watch::Receiver<Health>,
+    peers: Option<Arc<Peers>>,
+) -> Control {
+    let (workers, shown, known) = (Arc::clone(workers), health.clone(), peers.clone());
+    Control {
+        state: Arc::new(move || {
+            let health = *shown.borrow();
+            let state = State::new(&identity, health, &workers, known.as_deref(), clock());
+            serde_json::to_value(state).unwrap_or_default()
+        }),
+        health,
+        requests: Arc::new(move |name, _| match name {
+            "clients" => Some(peers.as_deref().map_or_else(peers::no_clients, Peers::answer_clients)),
+            _ => None,
+        }),
+    }
+}
+
 async fn serve_control(listener: UnixListener, control: Control, end: CancellationToken) {
     if let Err(error) = control::serve(listener, control, end).await {
         tracing::error!(%error, "the control socket does not answer any more");
     }
+}
+
+/// The exchange with the other lbs, if there are any.
+fn bind_exchange(
+    config: &LbConfig,
+    material: &Material,
+) -> Result<Option<(Exchange, mpsc::Sender<peers::clients::News>)>, StartError> {
+    if config.peers.is_empty() {
+        return Ok(None);
+    }
+    let listener = listen::tcp(config.peer_listen, false)?;
+    Ok(Some(Exchange::new(config, material, socket_options(config), listener)?))
 }
 
 fn socket_options(config: &LbConfig) -> SocketOptions {

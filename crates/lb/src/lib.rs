@@ -12,6 +12,8 @@
 //! | [`pulse`] | whether the workers still turn, and what that means for the VIP | pure |
 //! | [`pool`] | what all threads know of the backends | atomics |
 //! | [`registry`] | a worker's connections by backend | |
+//! | [`roster`] | which clients are connected to which lb, in case the VIP moves | pure |
+//! | [`peers`] | what the lbs tell each other of that | I/O |
 //! | [`worker`] | one thread: its listener, its connections | I/O |
 //! | [`listener`] | accepting | I/O |
 //! | [`connection`] | one client: a backend for it, then the relay | I/O |
@@ -27,11 +29,13 @@ mod connection;
 mod driver;
 pub mod health;
 mod listener;
+mod peers;
 pub mod pool;
 mod probe;
 pub mod pulse;
 mod registry;
 mod relay;
+pub mod roster;
 pub mod state;
 mod worker;
 

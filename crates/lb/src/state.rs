@@ -7,6 +7,8 @@ use evermq_config::HostName;
 use evermq_daemon::health::Health;
 use serde::{Deserialize, Serialize};
 
+pub use crate::peers::PeerState;
+use crate::peers::Peers;
 use crate::pool::Member;
 use crate::worker::Worker;
 
@@ -27,6 +29,8 @@ pub struct State {
     pub connections: Connections,
     /// One for each broker, in the file's order.
     pub backends: Vec<BackendState>,
+    /// One for each other lb, in the file's order.
+    pub peers: Vec<PeerState>,
 }
 
 /// Client connections.
@@ -78,7 +82,13 @@ pub(crate) struct Identity {
 }
 
 impl State {
-    pub(crate) fn new(identity: &Identity, health: Health, workers: &[std::sync::Arc<Worker>], now: Instant) -> Self {
+    pub(crate) fn new(
+        identity: &Identity,
+        health: Health,
+        workers: &[std::sync::Arc<Worker>],
+        peers: Option<&Peers>,
+        now: Instant,
+    ) -> Self {
         let admission = workers.first().map(|worker| &worker.gate().admission);
         let members = workers.first().map_or(&[][..], |worker| worker.pool.members());
         Self {
@@ -101,6 +111,7 @@ impl State {
                     BackendState::new(member, traffic.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1)), now)
                 })
                 .collect(),
+            peers: peers.map(Peers::state).unwrap_or_default(),
         }
     }
 }

@@ -4,22 +4,26 @@
 //! |---|---|---|
 //! | [`run`]: accepting, then waiting for clients to leave | the worker's thread | when all have left, or were closed |
 //! | beat and sweep | [`run`] | with it |
+//! | handing on which clients came and went | [`run`] | with it |
 //! | one for each connection | the thread's runtime, which drops it | with the connection |
 //!
 //! Nothing here is shared with another worker but the pool and the gate, and those are only touched when a connection comes
 //! or goes. The locks are this worker's own: the control thread reads counters and never takes them.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use evermq_daemon::listen::SocketOptions;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, Entry, Notice};
 use crate::listener;
+use crate::peers::clients::Clients;
 use crate::pool::Pool;
 use crate::pulse::BEAT;
 use crate::registry::{Registry, Seat};
@@ -49,6 +53,8 @@ pub(crate) struct Worker {
     pub(crate) pool: Arc<Pool>,
     pub(crate) settings: Settings,
     gate: Arc<Gate>,
+    /// For the other lbs, if there are any.
+    clients: Option<Clients>,
     registry: Mutex<Registry>,
     traffic: Box<[Traffic]>,
     beat: AtomicU64,
@@ -74,6 +80,8 @@ pub(crate) struct Traffic {
 #[derive(Debug)]
 pub(crate) struct Place {
     worker: Arc<Worker>,
+    /// The client's number, if the other lbs are told of it.
+    number: Option<u32>,
 }
 
 /// A connection's entry in its worker's registry.
@@ -103,12 +111,13 @@ impl Gate {
 }
 
 impl Worker {
-    pub(crate) fn new(pool: Arc<Pool>, gate: Arc<Gate>, settings: Settings) -> Self {
+    pub(crate) fn new(pool: Arc<Pool>, gate: Arc<Gate>, settings: Settings, clients: Option<Clients>) -> Self {
         let backends = pool.members().len();
         Self {
             pool,
             settings,
             gate,
+            clients,
             registry: Mutex::new(Registry::new(backends)),
             traffic: (0..backends).map(|_| Traffic::default()).collect(),
             beat: AtomicU64::new(0),
@@ -147,6 +156,11 @@ impl Worker {
         self.sweep.notify_one();
     }
 
+    /// What the other lbs are told of; none where there is no other.
+    pub(crate) const fn clients(&self) -> Option<&Clients> {
+        self.clients.as_ref()
+    }
+
     /// The limit that all workers share.
     pub(crate) fn gate(&self) -> &Gate {
         &self.gate
@@ -174,7 +188,7 @@ impl Worker {
                 }
                 self.live.fetch_add(1, Ordering::Relaxed);
                 self.total.fetch_add(1, Ordering::Relaxed);
-                Some(Place { worker: Arc::clone(self) })
+                Some(Place { worker: Arc::clone(self), number: None })
             }
             Entry::Full => None,
         }
@@ -232,6 +246,13 @@ impl Worker {
         }
     }
 
+    async fn hand_on_clients(&self) -> std::convert::Infallible {
+        match &self.clients {
+            Some(clients) => clients.hand_on().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Waits until the clients have left; from `close` on they are made to.
     async fn drain(&self, close: &CancellationToken) {
         tokio::select! {
@@ -269,8 +290,22 @@ impl Drop for Registration {
     }
 }
 
+impl Place {
+    /// Has the other lbs told whose place it is, until it is given back.
+    pub(crate) fn note(&mut self, client: SocketAddr, stream: &TcpStream) {
+        if let Some(clients) = &self.worker.clients
+            && let Ok(local) = stream.local_addr()
+        {
+            self.number = clients.join(client, local);
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
+        if let (Some(clients), Some(number)) = (&self.worker.clients, self.number) {
+            clients.leave(number);
+        }
         self.worker.live.fetch_sub(1, Ordering::Relaxed);
         let exit = self.worker.gate.admission.leave();
         if exit.wake {
@@ -310,6 +345,7 @@ pub(crate) async fn run(worker: Arc<Worker>, listener: std::net::TcpListener, or
     tokio::select! {
         accepted = serve => Ok(accepted?),
         never = worker.beat_and_sweep() => match never {},
+        never = worker.hand_on_clients() => match never {},
     }
 }
 
@@ -333,6 +369,6 @@ pub(crate) mod tests {
             socket: SocketOptions { keepalive: Duration::from_secs(30), user_timeout: Duration::from_secs(30) },
         };
         let pool = Arc::new(Pool::new(backends, Balance::LeastConn));
-        Worker::new(pool, Arc::new(Gate::new(100)), settings)
+        Worker::new(pool, Arc::new(Gate::new(100)), settings, None)
     }
 }

@@ -1,4 +1,4 @@
-//! What was sent, received and discarded, by the names of RFC 8347.
+//! What was sent, received and discarded, by the names of RFC 8347, and of RFC 2787 for the passwords of VRRP 2.
 //!
 //! The real-time thread is the only writer; the control thread reads at any time, without a lock.
 
@@ -27,7 +27,7 @@ pub struct Counters {
     pub master_transitions: Counter,
     /// Discarded: the checksum was wrong.
     pub checksum_errors: Counter,
-    /// Discarded: not version 3.
+    /// Discarded: another version of the protocol.
     pub version_errors: Counter,
     /// Discarded: another VRID.
     pub vrid_errors: Counter,
@@ -37,18 +37,35 @@ pub struct Counters {
     pub packet_length_errors: Counter,
     /// Discarded: the VIP is not in the list.
     pub address_list_errors: Counter,
-    /// Another interval than this host's (accepted), or none (discarded).
+    /// Another interval than this host's (discarded in VRRP 2, accepted in VRRP 3), or none (discarded).
     pub interval_errors: Counter,
     /// Discarded: not an advertisement.
     pub invalid_type_pkts_rcvd: Counter,
+    /// Discarded: an authentication type that does not exist (RFC 2787).
+    pub invalid_auth_type: Counter,
+    /// Discarded: a password where this host has none, or none where it has one (RFC 2787).
+    pub auth_type_mismatch: Counter,
+    /// Discarded: another password (RFC 2787).
+    pub auth_failures: Counter,
     /// Gratuitous ARP frames sent.
     pub garp_sent: Counter,
     /// Advertisements and frames that the kernel would not send.
     pub send_errors: Counter,
     /// Times that someone else removed the VIP from the interface and it was put back.
     pub address_restored: Counter,
-    /// Events that were not logged because the control thread was behind.
-    pub events_dropped: Counter,
+    /// Claims of an address of this virtual router by another host.
+    pub conflicts: Counter,
+}
+
+/// What was done to tell clients that the VIP has moved here, of all virtual routers.
+#[derive(Debug, Default, Serialize)]
+pub struct TickleCounters {
+    /// TCP segments sent to tell clients that the VIP has moved here.
+    pub tickles_sent: Counter,
+    /// Such segments that the kernel would not send.
+    pub tickle_errors: Counter,
+    /// Clients of other hosts that were told that the VIP has moved here.
+    pub clients_told: Counter,
 }
 
 impl Counter {
@@ -75,13 +92,16 @@ impl Counters {
     pub fn discarded(&self, error: DecodeError) -> &Counter {
         match error {
             DecodeError::Ttl(_) => &self.ip_ttl_errors,
-            DecodeError::Version(_) => &self.version_errors,
+            DecodeError::Version { .. } => &self.version_errors,
             DecodeError::Type(_) => &self.invalid_type_pkts_rcvd,
             DecodeError::Length => &self.packet_length_errors,
             DecodeError::Checksum => &self.checksum_errors,
             DecodeError::Vrid(_) => &self.vrid_errors,
             DecodeError::AddressList => &self.address_list_errors,
-            DecodeError::Interval => &self.interval_errors,
+            DecodeError::Interval(_) => &self.interval_errors,
+            DecodeError::AuthTypeUnknown(_) => &self.invalid_auth_type,
+            DecodeError::AuthType { .. } => &self.auth_type_mismatch,
+            DecodeError::AuthFailure => &self.auth_failures,
         }
     }
 }

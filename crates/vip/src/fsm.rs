@@ -1,19 +1,19 @@
-//! The VRRP state machine of one virtual router (RFC 9568 §6). Pure: no socket, no clock.
+//! The VRRP state machine of one virtual router (RFC 9568 §6, RFC 3768 §6). Pure: no socket, no clock.
 //!
 //! ```text
 //!                        +--------------+
 //!         +------------->|  Initialize  |<-------------+
 //!         |              +--------------+              |
-//!         |                     |                      |
-//!   unfit, shutdown           fit: startup       unfit, shutdown
-//!         |                     |                 (hand-over)
-//!         |                     v                      |
+//!         |                |          |                |
+//!   unfit, shutdown   fit: startup   fit: startup    unfit, shutdown
+//!         |                |          | of the owner    (hand-over)
+//!         |                v          v                |
 //!   +-----+--------+     master-down timer     +-------+------+
 //!   |              |-------------------------->|              |
-//!   |    Backup    |                           |    Master    |
+//!   |    Backup    |     (and permission)      |    Master    |
 //!   |              |<--------------------------|              |
 //!   +--------------+   a better router's advert,+-------------+
-//!                      woke late,
+//!                      woke late, permission lost,
 //!                      last resort (hand-over)
 //! ```
 //!
@@ -21,43 +21,81 @@
 //! `Master` is the state that RFC 9568 calls Active; RFC 5798, keepalived and most operators say master.
 //!
 //! Beyond the RFC, each marked at its branch:
-//! - *fit* and *unfit* are the RFC's Startup and Shutdown events, driven by the local lb (see [`crate::track`]);
+//! - *fit* and *unfit* are the RFC's Startup and Shutdown events, driven by this host's health (see [`crate::track`]);
 //! - a master that leaves keeps the address until its successor is heard (see `linger.rs`);
 //! - a master that sinks to [`LAST_RESORT`] hands over instead of waiting to be preempted, and with preemption off a
 //!   backup still takes the VIP from such a master;
 //! - a master that finds itself later than its own master-down interval steps back and listens before it sends;
-//! - when two masters have met, the one that stays repeats its gratuitous ARP.
+//! - when two masters have met, or someone else claims the address, the one that stays repeats its announcement;
+//! - an address owner (priority 255) that meets another one gives way to the higher address, where the RFC would let both
+//!   discard each other's advertisements and be master for ever;
+//! - a master may need permission (see `permission.rs`) and company (see `group.rs`).
+//!
+//! # Bounds
+//! With `I` the longest advertisement interval among the routers, `D` the longest delay of the network, `S` the longest skew
+//! (just below `I`, in VRRP 2 just below 1 s), and machines that are woken when they ask:
+//!
+//! - two masters that reach each other exist for at most `I + D`, and `I + D` more for each advertisement between them that
+//!   is lost: the better one advertises every `I`, and the first advert that arrives ends it;
+//! - a fit host has a master within its reach after `3 I + S + D`, whatever is lost: nothing but a master's advert extends
+//!   the wait;
+//! - a host that has handed over keeps its address for at most `S` and 10 ms.
+//!
+//! `preempt_delay`, `start_delay` and a permission that is not given make the second one longer; they never touch the others.
 
 mod action;
+mod backup;
+mod group;
+mod initialize;
 mod input;
 mod linger;
+mod master;
+mod permission;
+mod reload;
 mod timers;
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use evermq_config::vip::VrrpVersion;
+
 pub use self::action::{Action, Reason, State, Transition};
+use self::backup::Heard;
 use self::input::Event;
 pub use self::input::{Advert, Settings};
-use self::timers::Timers;
+use self::permission::{Challenges, Permission};
+use self::timers::{Timers, ran_out};
 use crate::track::{Cause, Effective, LAST_RESORT};
 
-/// Shortest time between two bursts of gratuitous ARP that answer another master.
-const RECLAIM_PAUSE: Duration = Duration::from_secs(1);
+/// Priority of the address owner (RFC 9568 §5.2.4).
+pub const OWNER: u8 = 255;
+
+/// Room for what one input can say, so that nothing is allocated while the program runs.
+const ACTIONS: usize = 16;
 
 /// One virtual router on one host.
 #[derive(Debug)]
 pub struct Fsm {
     settings: Settings,
     state: State,
+    /// What would be started with; none where this host is unfit. Of Initialize.
+    fit: Option<(u8, Cause)>,
     /// The effective priority; meaningless in Initialize.
     priority: u8,
     /// Master_Adver_Interval: the current master's.
     master_interval: Duration,
     /// What becoming master would be for.
     waiting: Reason,
-    following: Option<Ipv4Addr>,
+    following: Option<IpAddr>,
+    /// The last word of the master that is followed, of a backup.
+    heard: Option<Heard>,
+    /// Since when a master of lower rank is heard without a break, of a backup.
+    lower_since: Option<Instant>,
+    permission: Permission,
+    challenges: Challenges,
+    /// Whether a sync group decides when this router becomes master.
+    grouped: bool,
     timers: Timers,
     /// Another master was answered since the last regular advertisement.
     asserted: bool,
@@ -66,20 +104,27 @@ pub struct Fsm {
 }
 
 impl Fsm {
-    /// A virtual router in Initialize, waiting to become fit.
+    /// A virtual router in Initialize, waiting to become fit. Its start delay begins.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings, now: Instant) -> Self {
+        let start = (!settings.start_delay.is_zero()).then(|| now + settings.start_delay);
         Self {
             settings,
             state: State::Initialize,
+            fit: None,
             priority: LAST_RESORT,
             master_interval: settings.interval,
             waiting: Reason::NoMaster,
             following: None,
-            timers: Timers::default(),
+            heard: None,
+            lower_since: None,
+            permission: Permission::None,
+            challenges: Challenges::default(),
+            grouped: false,
+            timers: Timers { start, ..Timers::default() },
             asserted: false,
             claimed_at: None,
-            actions: VecDeque::with_capacity(8),
+            actions: VecDeque::with_capacity(ACTIONS),
         }
     }
 
@@ -103,9 +148,18 @@ impl Fsm {
         }
     }
 
-    /// Someone removed the VIP from the interface.
+    /// Someone removed an address of this router from the interface.
     pub fn handle_address_lost(&mut self, now: Instant) {
         self.feed(Event::AddressLost, now);
+    }
+
+    /// Someone else's claim of an address of this router was seen on the wire, by ARP or neighbour discovery.
+    ///
+    /// A master defends the address: it announces it again, as often as it would answer another master. It does not give way
+    /// to a claim, for a claim has no rank and anyone can send one: a better router ends this by its advertisements. While
+    /// the address only lingers here, the claim is its successor's, and it goes.
+    pub fn handle_conflict(&mut self, now: Instant) {
+        self.feed(Event::Conflict, now);
     }
 
     /// The program has to stop.
@@ -117,8 +171,11 @@ impl Fsm {
     ///
     /// Adverts that wait in the socket must be handled first: they tell a backup that was late that its master is alive.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.timers.release.is_some_and(|due| due <= now) {
+        if ran_out(self.timers.release, now) {
             self.feed(Event::ReleaseTimer, now);
+        }
+        if ran_out(self.timers.start, now) {
+            self.feed(Event::StartTimer, now);
         }
         if let Some(due) = self.timers.master_down.filter(|due| *due <= now) {
             // Far too late: this program did not run, so silence proves nothing. Listen once more.
@@ -128,14 +185,14 @@ impl Fsm {
                 self.feed(Event::MasterDownTimer, now);
             }
         }
-        if self.timers.adver.is_some_and(|due| due <= now) {
+        if ran_out(self.timers.adver, now) {
             self.feed(Event::AdverTimer, now);
         }
-        if self.timers.garp.is_some_and(|due| due <= now) {
-            self.feed(Event::GarpTimer, now);
+        if self.timers.take_announcement(self.settings.garp_refresh, now) {
+            self.feed(Event::AnnounceTimer, now);
         }
-        if self.timers.overlap.is_some_and(|due| due <= now) {
-            self.feed(Event::OverlapTimer, now);
+        if ran_out(self.timers.permission, now) {
+            self.feed(Event::PermissionTimer, now);
         }
     }
 
@@ -153,22 +210,44 @@ impl Fsm {
     /// Master_Down_Interval (RFC 9568 §6.1: Active_Down_Interval).
     #[must_use]
     pub fn master_down_interval(&self) -> Duration {
-        self.master_interval * 3 + self.skew()
+        self.patience(self.master_interval)
+    }
+
+    /// How long a master of this advertisement interval may be silent.
+    fn patience(&self, interval: Duration) -> Duration {
+        interval * 3 + self.skew_of(interval)
+    }
+
+    fn skew(&self) -> Duration {
+        self.skew_of(self.master_interval)
     }
 
     /// Skew_Time, in which a higher priority comes first. Exact: with whole seconds or centiseconds all backups would fire
     /// together.
-    fn skew(&self) -> Duration {
-        self.master_interval * (256 - u32::from(self.priority)) / 256
+    fn skew_of(&self, interval: Duration) -> Duration {
+        self.longest_skew(interval) * (256 - u32::from(self.priority)) / 256
+    }
+
+    /// What no router's skew reaches: the master's interval (RFC 9568 §6.1), or a second (RFC 3768 §6.1).
+    fn longest_skew(&self, interval: Duration) -> Duration {
+        match self.settings.version {
+            VrrpVersion::V2 => Duration::from_secs(1),
+            VrrpVersion::V3 => interval,
+        }
     }
 
     fn feed(&mut self, event: Event, now: Instant) {
+        self.notice_pause(now);
+        self.step(event, now);
+    }
+
+    /// Before anything else: a master that did not run for a master-down interval is none any more.
+    fn notice_pause(&mut self, now: Instant) {
         if let Some(silent) = self.silent_for(now)
             && silent > self.master_down_interval()
         {
             self.step(Event::Paused { silent }, now);
         }
-        self.step(event, now);
     }
 
     /// For a master: time since its last regular advertisement.
@@ -176,215 +255,34 @@ impl Fsm {
         self.timers.adver.map(|due| now.saturating_duration_since(due) + self.settings.interval)
     }
 
-    /// The transition table (RFC 9568 §6.4).
+    /// The transition table (RFC 9568 §6.4); each state has its part in a file of its own.
     fn step(&mut self, event: Event, now: Instant) {
-        match (self.state, event) {
-            // §6.4.1 Initialize
-            (State::Initialize, Event::Fit { priority, cause }) => {
-                self.priority = priority;
-                self.enter_backup(Reason::Health(cause), now);
-            }
-            (State::Initialize, Event::Unfit { cause }) => self.release_if_frozen(cause),
-            (State::Initialize, Event::Advert(advert)) => self.release_to(advert),
-            (State::Initialize, Event::ReleaseTimer | Event::AddressLost) => self.release(),
-            (
-                State::Initialize,
-                Event::MasterDownTimer
-                | Event::AdverTimer
-                | Event::GarpTimer
-                | Event::OverlapTimer
-                | Event::Paused { .. }
-                | Event::Shutdown,
-            ) => {}
-
-            // §6.4.2 Backup
-            (State::Backup, Event::Fit { priority, .. }) => self.change_rank_as_backup(priority),
-            (State::Backup, Event::Unfit { cause }) => {
-                self.release_if_frozen(cause);
-                self.enter_initialize(Reason::Health(cause));
-            }
-            (State::Backup, Event::Shutdown) => self.enter_initialize(Reason::Shutdown),
-            (State::Backup, Event::Advert(advert)) => {
-                self.release_to(advert);
-                self.hear_as_backup(advert, now);
-            }
-            (State::Backup, Event::MasterDownTimer) => self.enter_master(now),
-            (State::Backup, Event::ReleaseTimer | Event::AddressLost) => self.release(),
-            (State::Backup, Event::AdverTimer | Event::GarpTimer | Event::OverlapTimer | Event::Paused { .. }) => {}
-
-            // §6.4.3 Master (Active)
-            (State::Master, Event::Fit { priority, cause }) => self.change_rank_as_master(priority, cause, now),
-            (State::Master, Event::Unfit { cause }) => {
-                self.hand_over(now);
-                self.release_if_frozen(cause);
-                self.enter_initialize(Reason::Health(cause));
-            }
-            (State::Master, Event::Shutdown) => {
-                self.hand_over(now);
-                self.enter_initialize(Reason::Shutdown);
-            }
-            (State::Master, Event::Advert(advert)) => self.hear_as_master(advert, now),
-            (State::Master, Event::AdverTimer) => self.advertise_on_time(now),
-            (State::Master, Event::GarpTimer) => {
-                self.timers.garp = None;
-                self.claim(now);
-            }
-            (State::Master, Event::OverlapTimer) => {
-                self.timers.overlap = None;
-                self.claim(now);
-            }
-            // Beyond the RFC: another host may be master by now, and even if it ranks lower it was right to take over.
-            // Nothing is sent before a whole master-down interval was listened to.
-            (State::Master, Event::Paused { silent }) => {
-                self.actions.push_back(Action::RemoveAddress);
-                self.enter_backup(Reason::Paused { silent }, now);
-            }
-            (State::Master, Event::AddressLost) => {
-                self.actions.push_back(Action::AddAddress);
-                self.claim(now);
-            }
-            (State::Master, Event::MasterDownTimer | Event::ReleaseTimer) => {}
+        match self.state {
+            State::Initialize => self.step_in_initialize(event, now),
+            State::Backup => self.step_in_backup(event, now),
+            State::Master => self.step_in_master(event, now),
         }
     }
 
-    fn hear_as_backup(&mut self, advert: Advert, now: Instant) {
-        if advert.priority == 0 {
-            // RFC 9568 §6.4.2: the master leaves; the next one is found within a skew time.
-            self.waiting = Reason::MasterLeft { master: advert.source };
-            self.timers.master_down = Some(now + self.skew());
-            return;
-        }
-        self.follow(advert.source);
-        // Without preemption any master is obeyed, but not one of last resort: its lb reaches no broker.
-        let obeyed = !self.settings.preempt && advert.priority > LAST_RESORT;
-        if obeyed || advert.priority >= self.priority {
-            self.master_interval = advert.interval;
-            self.waiting = Reason::MasterSilent { master: advert.source };
-            self.timers.master_down = Some(now + self.master_down_interval());
-        } else {
-            self.waiting = Reason::Preempted { master: advert.source, priority: advert.priority };
+    fn is_owner(&self) -> bool {
+        self.priority == OWNER
+    }
+
+    fn send_advert(&mut self, priority: u8) {
+        let action = Action::SendAdvert { priority };
+        // Said once, it answers all that was read at once.
+        if self.actions.back() != Some(&action) {
+            self.actions.push_back(action);
         }
     }
 
-    fn hear_as_master(&mut self, advert: Advert, now: Instant) {
-        let theirs = (advert.priority, advert.source);
-        if advert.priority == 0 {
-            // RFC 9568 §6.4.3: whoever leaves, this host stays.
-            self.send_advert();
-            self.timers.adver = Some(now + self.settings.interval);
-        } else if theirs > (self.priority, self.settings.address) {
-            self.actions.push_back(Action::RemoveAddress);
-            let reason = Reason::Outranked { master: advert.source, priority: advert.priority };
-            self.enter_backup(reason, now);
-            self.follow(advert.source);
-            self.master_interval = advert.interval;
-            self.waiting = Reason::MasterSilent { master: advert.source };
-            self.timers.master_down = Some(now + self.master_down_interval());
-        } else {
-            // RFC 9568 §6.4.3: assert the state at once; but once between two regular advertisements, or two routers that
-            // both think themselves better would answer each other without end. Neighbours may have learned the other's
-            // hardware address.
-            if !std::mem::replace(&mut self.asserted, true) {
-                self.send_advert();
-            }
-            self.reclaim(now);
-        }
-    }
-
-    /// The deadline keeps what had passed of it: a rank moves it by the change of skew alone.
-    fn change_rank_as_backup(&mut self, priority: u8) {
-        let before = self.skew();
-        self.priority = priority;
-        self.timers.master_down = self.timers.master_down.map(|due| due - before + self.skew());
-    }
-
-    fn change_rank_as_master(&mut self, priority: u8, cause: Cause, now: Instant) {
-        if priority == self.priority {
-            return;
-        }
-        let sinks = priority == LAST_RESORT;
-        self.priority = priority;
-        if sinks {
-            self.hand_over(now);
-            self.enter_backup(Reason::Health(cause), now);
-        } else {
-            self.send_advert();
-            self.timers.adver = Some(now + self.settings.interval);
-        }
-    }
-
-    fn enter_initialize(&mut self, reason: Reason) {
-        self.timers = Timers { release: self.timers.release, ..Timers::default() };
-        self.following = None;
-        self.move_to(State::Initialize, reason);
-    }
-
-    fn enter_backup(&mut self, reason: Reason, now: Instant) {
-        self.master_interval = self.settings.interval;
-        self.waiting = Reason::NoMaster;
-        self.following = None;
-        let master_down = Some(now + self.master_down_interval());
-        self.timers = Timers { master_down, release: self.timers.release, ..Timers::default() };
-        self.move_to(State::Backup, reason);
-    }
-
-    /// The address stands first: neighbours that learn of it from the ARP may use it at once.
-    fn enter_master(&mut self, now: Instant) {
-        self.following = None;
-        self.asserted = false;
-        let lingered = self.lingers();
-        let left = matches!(self.waiting, Reason::MasterLeft { .. });
-        self.timers = Timers {
-            adver: Some(now + self.settings.interval),
-            overlap: left.then(|| now + Self::linger_time(self.master_interval)),
-            ..Timers::default()
-        };
-        // A master keeps its own interval, and its master-down interval tells when its peers give it up.
-        self.master_interval = self.settings.interval;
-        if !lingered {
-            self.actions.push_back(Action::AddAddress);
-        }
-        self.claim(now);
-        self.send_advert();
-        if !self.settings.garp_repeat_delay.is_zero() {
-            self.timers.garp = Some(now + self.settings.garp_repeat_delay);
-        }
-        self.move_to(State::Master, self.waiting);
-    }
-
-    fn advertise_on_time(&mut self, now: Instant) {
-        self.asserted = false;
-        self.send_advert();
-        let interval = self.settings.interval;
-        // From deadline to deadline, so that a late wake-up does not slow the beat down.
-        let next = self.timers.adver.map(|due| due + interval).filter(|next| *next > now);
-        self.timers.adver = Some(next.unwrap_or(now + interval));
-    }
-
-    fn send_advert(&mut self) {
-        self.actions.push_back(Action::SendAdvert { priority: self.priority });
-    }
-
-    fn claim(&mut self, now: Instant) {
-        self.claimed_at = Some(now);
-        self.actions.push_back(Action::SendGarp);
-    }
-
-    /// One burst now and one later, never more often than [`RECLAIM_PAUSE`], whatever the other side sends.
-    fn reclaim(&mut self, now: Instant) {
-        let again = self.claimed_at.map_or(now, |claimed| claimed + RECLAIM_PAUSE);
-        if again <= now {
-            self.claim(now);
-            let pending = self.timers.garp.filter(|due| *due > now);
-            self.timers.garp = pending.or(Some(now + RECLAIM_PAUSE));
-        } else {
-            self.timers.garp.get_or_insert(again);
-        }
-    }
-
-    fn follow(&mut self, master: Ipv4Addr) {
+    fn follow(&mut self, master: IpAddr) {
         if self.following != Some(master) {
             self.following = Some(master);
+            // Two masters that take turns do not fill the queue.
+            if matches!(self.actions.back(), Some(Action::Follows { .. })) {
+                self.actions.pop_back();
+            }
             self.actions.push_back(Action::Follows { master });
         }
     }

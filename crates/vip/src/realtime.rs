@@ -39,8 +39,20 @@ pub fn wake_exactly() {
 /// # Errors
 /// Each step that was not permitted; the others have been done.
 pub fn enter() -> Vec<RealtimeError> {
+    enter_at(PRIORITY)
+}
+
+/// The same one step above the daemon, for its guard: on a machine that was stopped as a whole it wakes first.
+///
+/// # Errors
+/// As for [`enter`].
+pub fn enter_above() -> Vec<RealtimeError> {
+    enter_at(PRIORITY + 1)
+}
+
+fn enter_at(priority: i32) -> Vec<RealtimeError> {
     let mut refused = Vec::new();
-    let parameters = libc::sched_param { sched_priority: PRIORITY };
+    let parameters = libc::sched_param { sched_priority: priority };
     // SAFETY: the pointer is valid for the call; 0 names the calling thread.
     let scheduled =
         unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &raw const parameters) };

@@ -1,214 +1,227 @@
 //! The state as the control socket shows it, kept up by the events of the real-time thread.
+//!
+//! The first virtual router's fields stand at the top, as if it were the only one; all of them stand in `instances`.
 
-use std::collections::VecDeque;
-use std::net::Ipv4Addr;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use evermq_config::VipConfig;
 use evermq_daemon::health::Health;
-use serde::Serialize;
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::counters::Counters;
-use crate::fsm::State;
+use crate::counters::{Counter, TickleCounters};
 use crate::report::{Event, What};
-use crate::track::{Cause, Effective, LAST_RESORT};
+use crate::track::names::{Change, Names, Shown};
 
-/// Transitions that are remembered.
-pub const HISTORY: usize = 16;
+mod instance;
 
-/// The answer to the control request `state`.
-#[derive(Debug, Clone, Serialize)]
+pub use self::instance::{HISTORY, InstanceStatus, Moved};
+
+/// What the program shows.
+#[derive(Debug)]
 pub struct Status {
-    /// `initialize`, `backup` or `master`.
-    pub state: &'static str,
-    /// This host.
-    pub host: String,
-    /// The virtual address.
-    pub vip: Ipv4Addr,
-    /// The interface that carries it.
-    pub interface: String,
-    /// As configured.
-    pub priority: u8,
-    /// As advertised; none where this host must not hold the VIP.
-    pub effective_priority: Option<u8>,
-    /// Why that priority.
-    pub reason: String,
-    /// Address of the host that holds the VIP, as far as this one knows.
-    pub master: Option<Ipv4Addr>,
-    /// When the state was entered (RFC 3339).
-    pub since: String,
-    /// The last changes of state, oldest first.
-    pub transitions: VecDeque<Moved>,
-    /// Since the program started.
-    #[serde(serialize_with = "numbers")]
-    pub counters: Arc<Counters>,
-    #[serde(skip)]
-    address: Ipv4Addr,
-}
-
-/// One change of state.
-#[derive(Debug, Clone, Serialize)]
-pub struct Moved {
-    /// When (RFC 3339).
-    pub time: String,
-    /// The state before.
-    pub from: &'static str,
-    /// The state after.
-    pub to: &'static str,
-    /// Why.
-    pub reason: String,
-}
-
-/// What does not change while the program runs.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    /// This host's name.
-    pub host: String,
-    /// This host's address.
-    pub address: Ipv4Addr,
-    /// The virtual address.
-    pub vip: Ipv4Addr,
-    /// The interface that carries it.
-    pub interface: String,
-    /// The configured priority.
-    pub priority: u8,
+    host: String,
+    /// By slot; none where no virtual router is.
+    instances: Vec<Option<InstanceStatus>>,
+    names: Names,
+    standing: Shown,
+    file: PathBuf,
+    loaded: String,
+    error: Option<String>,
+    quorum: Option<Arc<Mutex<evermq_quorum::State>>>,
+    tickles: Arc<TickleCounters>,
+    events_dropped: Arc<Counter>,
 }
 
 impl Status {
-    /// The status of a program that has just started.
+    /// The status of a program that has just started with the cluster file `file`.
     #[must_use]
-    pub fn new(identity: Identity, counters: Arc<Counters>, now: SystemTime) -> Self {
+    pub fn new(config: &VipConfig, file: PathBuf, events_dropped: Arc<Counter>, now: SystemTime) -> Self {
         Self {
-            state: name(State::Initialize),
-            host: identity.host,
-            vip: identity.vip,
-            interface: identity.interface,
-            priority: identity.priority,
-            effective_priority: None,
-            reason: Cause::LbNotSeen.to_string(),
-            master: None,
-            since: written(now),
-            transitions: VecDeque::with_capacity(HISTORY),
-            counters,
-            address: identity.address,
+            host: config.host.to_string(),
+            instances: Vec::new(),
+            names: Names::new(&config.tracks),
+            standing: Shown::new(&config.tracks),
+            file,
+            loaded: written(now),
+            error: None,
+            quorum: None,
+            tickles: Arc::default(),
+            events_dropped,
         }
     }
 
-    /// Takes in what happened.
-    pub fn apply(&mut self, event: &Event) {
-        match event.what {
-            What::Moved(transition) => {
-                let time = written(event.time);
-                self.state = name(transition.to);
-                self.since.clone_from(&time);
-                self.master = match transition.to {
-                    State::Master => Some(self.address),
-                    State::Initialize | State::Backup => None,
-                };
-                if self.transitions.len() == HISTORY {
-                    self.transitions.pop_front();
-                }
-                let (from, to) = (name(transition.from), name(transition.to));
-                self.transitions.push_back(Moved { time, from, to, reason: transition.reason.to_string() });
-            }
-            What::Effective(Effective { priority, cause }) => {
-                self.effective_priority = priority;
-                self.reason = cause.to_string();
-            }
-            What::Follows(master) => self.master = Some(master),
-            What::AddressRestored | What::Trouble(_) => {}
+    /// A virtual router begins, or goes on as this one.
+    pub fn place(&mut self, slot: usize, instance: InstanceStatus) {
+        if self.instances.len() <= slot {
+            self.instances.resize_with(slot + 1, || None);
+        }
+        match &mut self.instances[slot] {
+            Some(known) if known.name == instance.name => known.take_over(instance),
+            other => *other = Some(instance),
         }
     }
 
-    /// How this program is, for whoever asks its control socket.
+    /// A virtual router has gone.
+    pub fn clear(&mut self, slot: usize) {
+        if let Some(instance) = self.instances.get_mut(slot) {
+            *instance = None;
+        }
+    }
+
+    /// How many slots there are.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.instances.len()
+    }
+
+    /// The virtual router in a slot.
+    #[must_use]
+    pub fn instance(&self, slot: usize) -> Option<&InstanceStatus> {
+        self.instances.get(slot)?.as_ref()
+    }
+
+    /// The virtual router in a slot, to be changed.
+    pub fn instance_mut(&mut self, slot: usize) -> Option<&mut InstanceStatus> {
+        self.instances.get_mut(slot)?.as_mut()
+    }
+
+    /// The first address of the virtual router in a slot, for logs.
+    #[must_use]
+    pub fn vip(&self, slot: usize) -> String {
+        let first = self.instance(slot).and_then(|instance| instance.router.addresses.first());
+        first.map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// Every virtual router, by slot.
+    pub fn instances(&self) -> impl Iterator<Item = &InstanceStatus> {
+        self.instances.iter().flatten()
+    }
+
+    /// Another configuration is in force.
+    pub fn loaded(&mut self, config: &VipConfig, now: SystemTime) {
+        self.standing = self.standing.reloaded(&config.tracks);
+        self.names = Names::new(&config.tracks);
+        self.loaded = written(now);
+        self.error = None;
+    }
+
+    /// The file was read again and is not in force; none where it is no other than what is.
+    pub fn refused(&mut self, error: Option<String>) {
+        self.error = error;
+    }
+
+    /// What others keep up to date: the quorum, where one is asked, and the count of clients that were told of takeovers.
+    pub fn show(&mut self, quorum: Option<Arc<Mutex<evermq_quorum::State>>>, tickles: Arc<TickleCounters>) {
+        self.quorum = quorum;
+        self.tickles = tickles;
+    }
+
+    /// The names of what is tracked.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// What the host is judged by.
+    #[must_use]
+    pub fn standing(&self) -> &Shown {
+        &self.standing
+    }
+
+    /// Events that were lost.
+    #[must_use]
+    pub fn events_dropped(&self) -> u64 {
+        self.events_dropped.get()
+    }
+
+    /// The quorum, where one is asked.
+    #[must_use]
+    pub fn quorum(&self) -> Option<evermq_quorum::State> {
+        self.quorum.as_ref().map(|shown| shown.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// The same, for whoever counts them.
+    #[must_use]
+    pub fn tickle_counters(&self) -> Arc<TickleCounters> {
+        self.tickles.clone()
+    }
+
+    /// How many clients were told of takeovers.
+    #[must_use]
+    pub fn tickles(&self) -> &TickleCounters {
+        &self.tickles
+    }
+
+    /// Takes in what happened; gives the change of a track, to be logged.
+    pub fn apply(&mut self, event: &Event) -> Option<Change> {
+        if let What::Part(part) = event.what {
+            return self.standing.apply(part);
+        }
+        let names = &self.names;
+        if let Some(Some(instance)) = self.instances.get_mut(event.slot) {
+            instance.apply(event, names, &written(event.time));
+        }
+        None
+    }
+
+    /// How this program is, for whoever asks its control socket: as its best virtual router.
     #[must_use]
     pub fn health(&self) -> Health {
-        match self.effective_priority {
-            None => Health::Down,
-            Some(LAST_RESORT) => Health::Degraded,
-            Some(_) => Health::Up,
+        let healths = self.instances().map(InstanceStatus::health);
+        healths
+            .min_by_key(|health| [Health::Up, Health::Degraded, Health::Down].iter().position(|one| one == health))
+            .unwrap_or(Health::Down)
+    }
+
+    /// The answer to the control request `state`.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let reasons = self.reasons();
+        let shown: Vec<Value> = self.instances().map(|instance| instance.to_json(&reasons)).collect();
+        let mut state = match shown.first() {
+            Some(first) => first.clone(),
+            None => json!({ "state": "none", "reason": "the cluster file says mode = \"none\"" }),
+        };
+        if let (Value::Object(state), Some(first)) = (&mut state, self.instances().next()) {
+            // Beside `instances` these say nothing.
+            for key in ["name", "vrid", "version", "family", "vips", "reasons"] {
+                state.remove(key);
+            }
+            state.insert("vip".to_owned(), first.vip());
         }
+        state["host"] = json!(self.host);
+        state["instances"] = json!(shown);
+        state["tracks"] = json!(self.standing.tracks);
+        state["config"] = json!({ "file": self.file, "loaded": self.loaded, "error": self.error });
+        state["events_dropped"] = json!(self.events_dropped.get());
+        state["tickle"] = json!(*self.tickles);
+        if let Some(quorum) = self.quorum() {
+            state["quorum"] = json!(quorum);
+        }
+        state
     }
-}
 
-fn name(state: State) -> &'static str {
-    match state {
-        State::Initialize => "initialize",
-        State::Backup => "backup",
-        State::Master => "master",
+    /// Everything that the effective priority is made of, beside the configured one.
+    fn reasons(&self) -> Vec<String> {
+        let tracks = self.standing.tracks.iter().filter_map(|track| {
+            let effect = track.effect.as_ref()?;
+            Some(format!("track \"{}\" is {}: {effect}", track.name, track.state))
+        });
+        std::iter::once(self.standing.lb_reason.clone()).chain(tracks).collect()
     }
-}
-
-fn numbers<S: serde::Serializer>(counters: &Arc<Counters>, serializer: S) -> Result<S::Ok, S::Error> {
-    counters.as_ref().serialize(serializer)
 }
 
 /// RFC 3339, UTC, to the millisecond.
-fn written(time: SystemTime) -> String {
+#[must_use]
+pub fn written(time: SystemTime) -> String {
     let time = OffsetDateTime::from(time);
     let time = time.replace_millisecond(time.millisecond()).unwrap_or(time);
     time.format(&Rfc3339).unwrap_or_default()
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::fsm::{Reason, Transition};
-
-    fn status() -> Status {
-        let identity = Identity {
-            host: "lb1".to_owned(),
-            address: Ipv4Addr::new(10, 0, 0, 1),
-            vip: Ipv4Addr::new(10, 0, 0, 100),
-            interface: "eth0".to_owned(),
-            priority: 200,
-        };
-        Status::new(identity, Arc::default(), SystemTime::UNIX_EPOCH)
-    }
-
-    fn event(millis: u64, what: What) -> Event {
-        Event { time: SystemTime::UNIX_EPOCH + Duration::from_micros(millis * 1000 + 7), what }
-    }
-
-    #[test]
-    fn the_json_says_what_an_operator_asks() {
-        let mut status = status();
-        assert_eq!(status.health(), Health::Down);
-        let up = Effective { priority: Some(200), cause: Cause::LbUp };
-        status.apply(&event(1, What::Effective(up)));
-        let reason = Reason::MasterSilent { master: Ipv4Addr::new(10, 0, 0, 2) };
-        let moved = Transition { from: State::Backup, to: State::Master, reason };
-        status.apply(&event(1250, What::Moved(moved)));
-        status.counters.master_transitions.count();
-        assert_eq!(status.health(), Health::Up);
-        let json = serde_json::to_value(&status).expect("a status is JSON");
-        assert_eq!(json["state"], "master");
-        assert_eq!(json["effective_priority"], 200);
-        assert_eq!(json["reason"], "the local lb is up");
-        assert_eq!(json["master"], "10.0.0.1");
-        assert_eq!(json["since"], "1970-01-01T00:00:01.25Z");
-        assert_eq!(json["transitions"][0]["reason"], "master 10.0.0.2 fell silent");
-        assert_eq!(json["counters"]["master_transitions"], 1);
-        assert!(json.get("address").is_none());
-    }
-
-    #[test]
-    fn a_backup_shows_whom_it_follows_and_only_sixteen_transitions_are_kept() {
-        let mut status = status();
-        for n in 0..20 {
-            let reason = Reason::Health(Cause::LbUp);
-            status.apply(&event(n, What::Moved(Transition { from: State::Initialize, to: State::Backup, reason })));
-        }
-        assert_eq!(status.transitions.len(), HISTORY);
-        assert_eq!(status.transitions[0].time, "1970-01-01T00:00:00.004Z");
-        assert_eq!(status.master, None);
-        status.apply(&event(21, What::Follows(Ipv4Addr::new(10, 0, 0, 2))));
-        assert_eq!(status.master, Some(Ipv4Addr::new(10, 0, 0, 2)));
-        status.apply(&event(22, What::Effective(Effective { priority: Some(LAST_RESORT), cause: Cause::LbDegraded })));
-        assert_eq!(status.health(), Health::Degraded);
-    }
-}
+mod tests;

@@ -1,25 +1,39 @@
-//! What the local load balancer's health makes of this host's priority. Pure: no socket, no clock.
+//! What this host's health makes of its priority: the local lb's, and that of everything else that is tracked. Pure: no
+//! socket, no clock.
 //!
 //! ```text
-//!   lb says       level      effective priority
-//!   up            Full       as configured
-//!   degraded      Degraded   1: last resort, so the VIP does not vanish when brokers are away everywhere
-//!   down, gone,   Fault      none: this host must not hold the VIP
-//!   silent
+//!   level      effective priority
+//!   Full       as configured, adjusted by the weights of the tracks
+//!   Degraded   1: last resort, so the VIP does not vanish when brokers are away everywhere
+//!   Fault      none: this host must not hold the VIP
 //! ```
 //!
-//! A level falls at once. It rises only after the lb has kept it for [`hold_down`], and while the lb has been unsteady it
-//! rises by way of the last resort: flapping health costs this host its rank, not the network its VIP. The hold for full
-//! rank doubles with every fall that comes within [`FLAP_MEMORY`] of the rise before it, up to [`LONGEST_HOLD`].
+//! | module | subject |
+//! |---|---|
+//! | `standing` | the outcome: level, adjustment, cause |
+//! | `lb` | the level that the local lb's health stands for |
+//! | `sources` | scripts, files, interfaces and processes with their weights |
+//! | `steady` | the hold-down of a level that comes back |
+//! | [`check`] | when a script runs, and what its runs amount to |
+//! | [`names`] | causes and states for people, on the ordinary thread |
+//!
+//! A track that has not been checked since the program started counts as failed: a host does not claim the VIP before its
+//! checks have passed once. One that comes with a reload counts for nothing until it has been checked.
 
-use std::collections::VecDeque;
-use std::fmt;
+pub mod check;
+mod lb;
+pub mod names;
+mod sources;
+mod standing;
+mod steady;
+
 use std::time::{Duration, Instant};
 
 use evermq_daemon::health::Health;
 
-/// Priority of a host whose lb reaches no broker. Configured priorities start at 2.
-pub const LAST_RESORT: u8 = 1;
+use self::lb::Lb;
+pub use self::sources::{Effect, LARGEST_ADJUSTMENT, TrackState, Tracks, Verdict, same_object};
+pub use self::standing::{Cause, Effective, LAST_RESORT, Level, OWNER, Part, Standing, TrackId};
 
 /// Between two attempts to connect to an lb that is absent.
 pub const RECONNECT: Duration = Duration::from_millis(20);
@@ -30,51 +44,19 @@ pub const FLAP_MEMORY: Duration = Duration::from_secs(10);
 /// Longest hold before an unsteady host gets its configured priority back.
 pub const LONGEST_HOLD: Duration = Duration::from_secs(5);
 
-/// How long an lb must keep a better level before it counts: three advertisements, the time in which peers notice as well.
+/// How long a better level must be kept before it counts: three advertisements, the time in which peers notice as well.
 #[must_use]
 pub fn hold_down(advert_interval: Duration) -> Duration {
     advert_interval * 3
 }
 
-/// What does not change while the program runs.
+/// What changes only with a reload.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// The configured priority, 2 to 254.
-    pub priority: u8,
     /// An lb that says nothing for this long is taken for dead.
     pub lb_timeout: Duration,
     /// See [`hold_down`].
     pub hold_down: Duration,
-}
-
-/// This host's standing in elections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Effective {
-    /// Priority to advertise; none where this host must not hold the VIP.
-    pub priority: Option<u8>,
-    /// Why.
-    pub cause: Cause,
-}
-
-/// Why a host has the effective priority that it has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// The lb has not been reached since this program started.
-    LbNotSeen,
-    /// The lb's socket refuses, is missing, or has ended.
-    LbGone,
-    /// The lb is connected and says nothing.
-    LbSilent,
-    /// The lb says that it is down.
-    LbDown,
-    /// The lb is back; the hold-down runs.
-    LbHeldDown,
-    /// The lb reaches no broker.
-    LbDegraded,
-    /// The lb is up and was unsteady before; a longer hold-down runs.
-    LbUnsteady,
-    /// The lb is up.
-    LbUp,
 }
 
 /// What the driver has to do.
@@ -82,222 +64,172 @@ pub enum Cause {
 pub enum Action {
     /// Connect to the lb, then call [`Tracker::handle_connected`] or [`Tracker::handle_lost`].
     Connect,
-    /// The effective priority, or its cause, is now this.
-    Effective(Effective),
+    /// A part of the standing has changed; the whole need not have.
+    Part(Part),
+    /// The standing, or its cause, is now this.
+    Standing(Standing),
 }
 
-/// Follows the lb's stream of health lines.
+/// Combines everything that this host is judged by.
 #[derive(Debug)]
 pub struct Tracker {
     settings: Settings,
     lb: Lb,
-    level: Level,
-    effective: Effective,
-    rise: Option<Rise>,
-    rose_at: Option<Instant>,
-    flaps: u32,
-    actions: VecDeque<Action>,
-}
-
-/// What is known of the lb.
-#[derive(Debug, Clone, Copy)]
-enum Lb {
-    Absent { cause: Cause, retry: Instant },
-    Connected { before: Cause, patience: Instant },
-    Speaking { health: Health, patience: Instant },
-    Silent,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
-    Fault,
-    Degraded,
-    Full,
-}
-
-/// A better level on trial.
-#[derive(Debug, Clone, Copy)]
-struct Rise {
-    to: Level,
-    at: Instant,
+    lb_told: (Level, Cause),
+    tracks: Tracks,
+    standing: Standing,
 }
 
 impl Tracker {
-    /// A tracker that has not seen its lb; the first action is to connect.
+    /// A tracker that has not seen its lb, nor any verdict; the first action is to connect.
     #[must_use]
-    pub fn new(settings: Settings, now: Instant) -> Self {
-        Self {
-            settings,
-            lb: Lb::Absent { cause: Cause::LbNotSeen, retry: now },
-            level: Level::Fault,
-            effective: Effective { priority: None, cause: Cause::LbNotSeen },
-            rise: None,
-            rose_at: None,
-            flaps: 0,
-            actions: VecDeque::from([Action::Connect]),
-        }
+    pub fn new(settings: Settings, tracks: Tracks, now: Instant) -> Self {
+        let lb = Lb::new(now);
+        let mut tracker = Self { settings, lb_told: lb.standing(), lb, tracks, standing: Standing::UNKNOWN };
+        tracker.push(Action::Connect);
+        tracker
     }
 
-    /// The effective priority as last given out.
+    /// The standing as last given out.
     #[must_use]
-    pub fn effective(&self) -> Effective {
-        self.effective
+    pub fn standing(&self) -> Standing {
+        self.standing
     }
 
     /// The lb accepted the connection.
     pub fn handle_connected(&mut self, now: Instant) {
-        let before = match self.lb {
-            Lb::Absent { cause, .. } | Lb::Connected { before: cause, .. } => cause,
-            Lb::Speaking { .. } | Lb::Silent => Cause::LbGone,
-        };
-        self.lb = Lb::Connected { before, patience: now + self.settings.lb_timeout };
-        self.judge(now);
+        self.lb.handle_connected(&self.settings, now);
+        self.tell();
     }
 
     /// The lb refused, ended the stream, or broke the protocol.
     pub fn handle_lost(&mut self, now: Instant) {
-        let cause = match self.lb {
-            Lb::Absent { cause, .. } => cause,
-            Lb::Connected { .. } | Lb::Speaking { .. } | Lb::Silent => Cause::LbGone,
-        };
-        self.lb = Lb::Absent { cause, retry: now + RECONNECT };
-        self.judge(now);
+        self.lb.handle_lost(&self.settings, now);
+        self.tell();
     }
 
     /// The lb said how it is.
     pub fn handle_health(&mut self, health: Health, now: Instant) {
-        self.lb = Lb::Speaking { health, patience: now + self.settings.lb_timeout };
-        self.judge(now);
+        self.lb.handle_health(health, &self.settings, now);
+        self.tell();
+    }
+
+    /// A check has found something out about the track at `index`. One that does not exist is ignored: it was taken from the
+    /// configuration while its check was under way.
+    pub fn handle_track(&mut self, index: usize, verdict: Verdict, now: Instant) {
+        if let Some(source) = self.tracks.sources.get_mut(index) {
+            source.handle(verdict, self.settings.hold_down, now);
+            self.tell();
+        }
+    }
+
+    /// The configuration was reloaded. Gives the old tracks back, for a thread that may free memory.
+    #[must_use = "freeing memory may take long; let the ordinary thread do it"]
+    pub fn handle_settings(&mut self, settings: Settings, mut tracks: Tracks) -> Tracks {
+        for (source, before) in tracks.sources.iter_mut().zip(&tracks.before) {
+            if let Some(before) = before.and_then(|before| self.tracks.sources.get(before)) {
+                source.resume(before);
+            }
+        }
+        tracks.actions.extend(self.tracks.actions.drain(..));
+        self.settings = settings;
+        let old = std::mem::replace(&mut self.tracks, tracks);
+        // Their places may have changed: whoever shows them starts anew.
+        for index in 0..self.tracks.len() {
+            self.tell_track(index, true);
+        }
+        self.tell();
+        old
     }
 
     /// A deadline of [`Tracker::poll_timeout`] has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let lb_timeout = self.settings.lb_timeout;
-        match &mut self.lb {
-            Lb::Absent { retry, .. } if *retry <= now => {
-                *retry = now + RECONNECT;
-                self.actions.push_back(Action::Connect);
-            }
-            // Twice as late as the lb could make us: it is we who were stopped, so the lb gets a fresh chance to speak.
-            Lb::Connected { patience, .. } | Lb::Speaking { patience, .. } if *patience + lb_timeout < now => {
-                *patience = now + lb_timeout;
-            }
-            Lb::Connected { patience, .. } | Lb::Speaking { patience, .. } if *patience <= now => self.lb = Lb::Silent,
-            Lb::Absent { .. } | Lb::Connected { .. } | Lb::Speaking { .. } | Lb::Silent => {}
+        if self.lb.handle_timeout(&self.settings, now) {
+            self.push(Action::Connect);
         }
-        self.judge(now);
-        if let Some(Rise { to, at }) = self.rise
-            && at <= now
-        {
-            self.rise(to, now);
+        for source in &mut self.tracks.sources {
+            source.handle_timeout(self.settings.hold_down, now);
         }
+        self.tell();
     }
 
     /// When [`Tracker::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let lb = match self.lb {
-            Lb::Absent { retry, .. } => Some(retry),
-            Lb::Connected { patience, .. } | Lb::Speaking { patience, .. } => Some(patience),
-            Lb::Silent => None,
-        };
-        [lb, self.rise.map(|rise| rise.at)].into_iter().flatten().min()
+        let tracks = self.tracks.sources.iter().filter_map(sources::Source::poll_timeout);
+        tracks.chain(self.lb.poll_timeout()).min()
     }
 
     /// The next thing to do, in order.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        self.tracks.actions.pop_front()
     }
 
-    /// The level that the lb's last word stands for.
-    fn heard(&self) -> (Level, Cause) {
-        match self.lb {
-            Lb::Absent { cause, .. } | Lb::Connected { before: cause, .. } => (Level::Fault, cause),
-            Lb::Silent => (Level::Fault, Cause::LbSilent),
-            Lb::Speaking { health: Health::Down, .. } => (Level::Fault, Cause::LbDown),
-            Lb::Speaking { health: Health::Degraded, .. } => (Level::Degraded, Cause::LbDegraded),
-            Lb::Speaking { health: Health::Up, .. } => (Level::Full, Cause::LbUp),
+    fn push(&mut self, action: Action) {
+        self.tracks.actions.push_back(action);
+    }
+
+    /// Tells what has changed: the parts, then the whole.
+    fn tell(&mut self) {
+        let lb = self.lb.standing();
+        if lb != self.lb_told {
+            self.lb_told = lb;
+            self.push(Action::Part(Part::Lb { level: lb.0, cause: lb.1 }));
+        }
+        for index in 0..self.tracks.len() {
+            self.tell_track(index, false);
+        }
+        let standing = self.judge();
+        if standing != self.standing {
+            self.standing = standing;
+            self.push(Action::Standing(standing));
         }
     }
 
-    /// Falls at once, starts to rise, or keeps rising.
-    fn judge(&mut self, now: Instant) {
-        let (heard, cause) = self.heard();
-        match heard.cmp(&self.level) {
-            std::cmp::Ordering::Less => {
-                if self.level == Level::Full {
-                    let flapping = self.rose_at.is_some_and(|rose| now.saturating_duration_since(rose) < FLAP_MEMORY);
-                    self.flaps = if flapping { self.flaps.saturating_add(1) } else { 0 };
+    fn tell_track(&mut self, index: usize, always: bool) {
+        let Some(source) = self.tracks.sources.get_mut(index) else { return };
+        let shown = source.shown();
+        if always || shown != source.told {
+            source.told = shown;
+            let (state, effect) = shown;
+            self.push(Action::Part(Part::Track { id: TrackId::at(index), state, effect }));
+        }
+    }
+
+    /// The whole. Its cause is what weighs most: a fault before the last resort before what lowers the priority most, and
+    /// the lb before a track.
+    fn judge(&self) -> Standing {
+        let (mut level, mut cause) = self.lb.standing();
+        let mut adjustment = 0_i16;
+        let mut worst = None;
+        let mut raised = None;
+        for (index, source) in self.tracks.sources.iter().enumerate() {
+            let id = TrackId::at(index);
+            let forbids = match source.effect() {
+                Effect::Fault => Level::Fault,
+                Effect::LastResort => Level::Degraded,
+                Effect::Adjust(by) => {
+                    adjustment = adjustment.saturating_add(by);
+                    if by > 0 {
+                        raised = raised.or(Some(source.cause(id)));
+                    }
+                    Level::Full
                 }
-                self.rise = None;
-                self.level = heard;
-                self.give(cause);
+                Effect::None => Level::Full,
+            };
+            if forbids < level {
+                (level, cause) = (forbids, source.cause(id));
             }
-            std::cmp::Ordering::Equal => {
-                self.rise = None;
-                self.give(cause);
-            }
-            std::cmp::Ordering::Greater => {
-                if self.rise.is_none_or(|rise| rise.to != heard) {
-                    self.rise = Some(Rise { to: heard, at: now + self.hold(heard) });
-                    self.give(if self.level == Level::Fault { Cause::LbHeldDown } else { Cause::LbUnsteady });
-                }
+            let cost = source.cost(id);
+            if cost.map(|(cost, _)| cost) > worst.map(|(cost, _)| cost) {
+                worst = cost;
             }
         }
-    }
-
-    /// The trial is over.
-    fn rise(&mut self, to: Level, now: Instant) {
-        if self.level == Level::Fault && to == Level::Full && self.flaps > 0 {
-            self.level = Level::Degraded;
-            self.rise = Some(Rise { to, at: now + self.hold(to) });
-            self.give(Cause::LbUnsteady);
-            return;
+        if level == Level::Full {
+            cause = worst.map(|(_, cause)| cause).or(raised).unwrap_or(cause);
         }
-        self.level = to;
-        self.rise = None;
-        if to == Level::Full {
-            self.rose_at = Some(now);
-        }
-        let (_, cause) = self.heard();
-        self.give(cause);
-    }
-
-    fn hold(&self, to: Level) -> Duration {
-        let shortest = self.settings.hold_down;
-        if self.level == Level::Fault || to == Level::Degraded {
-            return shortest;
-        }
-        let doubled = shortest.saturating_mul(1_u32.checked_shl(self.flaps).unwrap_or(u32::MAX));
-        doubled.min(LONGEST_HOLD).max(shortest)
-    }
-
-    fn give(&mut self, cause: Cause) {
-        let priority = match self.level {
-            Level::Fault => None,
-            Level::Degraded => Some(LAST_RESORT),
-            Level::Full => Some(self.settings.priority),
-        };
-        let effective = Effective { priority, cause };
-        if effective != self.effective {
-            self.effective = effective;
-            self.actions.push_back(Action::Effective(effective));
-        }
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::LbNotSeen => "the local lb has not been reached yet",
-            Self::LbGone => "the local lb is gone",
-            Self::LbSilent => "the local lb is silent",
-            Self::LbDown => "the local lb reports that it is down",
-            Self::LbHeldDown => "the local lb is back, hold-down",
-            Self::LbDegraded => "the local lb reaches no broker",
-            Self::LbUnsteady => "the local lb is up and was not before, hold-down",
-            Self::LbUp => "the local lb is up",
-        })
+        let adjustment = adjustment.clamp(-LARGEST_ADJUSTMENT, LARGEST_ADJUSTMENT);
+        Standing { level, adjustment, cause }
     }
 }
 

@@ -9,6 +9,7 @@ mod mesh;
 mod messages;
 mod mosquitto;
 mod paho;
+mod quorum;
 mod retained;
 mod running;
 mod sessions;

@@ -24,7 +24,7 @@ fn served() -> Served {
     let path = directory.path().join("run").join("x.sock");
     let listener = bind(&path).unwrap();
     let (sender, health) = watch::channel(Health::Up);
-    let control = Control { state: Arc::new(|| json!({ "host": "lb1" })), health };
+    let control = Control { state: Arc::new(|| json!({ "host": "lb1" })), health, requests: Arc::new(own_request) };
     let shutdown = CancellationToken::new();
     let token = shutdown.clone();
     let thread = std::thread::spawn(move || {
@@ -32,6 +32,19 @@ fn served() -> Served {
         runtime.block_on(serve(listener, control, token)).unwrap();
     });
     Served { path, health: sender, shutdown, thread: Some(thread), _directory: directory }
+}
+
+fn own_request(name: &str, request: &Value) -> Option<Answer> {
+    match name {
+        "echo" => Some(Answer::Ok(request["text"].clone())),
+        "count" => Some(Answer::Lines(vec![json!(1), json!(2), json!({ "end": true })])),
+        "fail" => Some(Answer::Error("cannot".to_owned())),
+        "later" => Some(Answer::Later(Box::pin(async {
+            tokio::task::yield_now().await;
+            Answer::Ok(json!("done"))
+        }))),
+        _ => None,
+    }
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -47,7 +60,35 @@ fn state_is_answered() {
 fn an_unknown_request_is_an_error() {
     let served = served();
     let error = request(&served.path, &json!({ "request": "dance" }), PATIENCE).unwrap_err();
-    assert!(matches!(error, ControlError::Answer { .. }), "{error}");
+    assert!(matches!(&error, ControlError::Refused { text, .. } if text == "unknown request \"dance\""), "{error}");
+}
+
+#[test]
+fn a_program_answers_requests_of_its_own() {
+    let served = served();
+    let ask = |what: Value| request(&served.path, &what, PATIENCE);
+    assert_eq!(ask(json!({ "request": "echo", "text": "a" })).unwrap(), json!("a"));
+    assert_eq!(ask(json!({ "request": "later" })).unwrap(), json!("done"));
+    let error = ask(json!({ "request": "fail" })).unwrap_err();
+    assert!(matches!(&error, ControlError::Refused { text, .. } if text == "cannot"), "{error}");
+    let mut stream = UnixStream::connect(&served.path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"{\"request\":\"count\"}\n").unwrap();
+    let lines: Vec<_> = BufReader::new(stream).lines().map(Result::unwrap).collect();
+    assert_eq!(lines, ["1", "2", "{\"end\":true}"]);
+}
+
+#[test]
+fn what_names_no_request_is_an_error() {
+    let served = served();
+    for line in ["{}", "[]", "7", "{\"request\":7}", "nonsense"] {
+        let mut stream = UnixStream::connect(&served.path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(format!("{line}\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        assert!(answer.starts_with("{\"error\":\"not a request"), "{line}: {answer}");
+    }
 }
 
 #[test]
@@ -73,6 +114,13 @@ fn a_long_request_is_cut_off() {
     let mut answer = String::new();
     BufReader::new(stream).read_line(&mut answer).unwrap();
     assert!(answer.contains("error"), "{answer}");
+}
+
+#[test]
+fn the_process_that_listens_is_known() {
+    let served = served();
+    assert_eq!(listener(&served.path), i32::try_from(std::process::id()).ok());
+    assert_eq!(listener(&served.path.with_file_name("nobody.sock")), None);
 }
 
 #[test]

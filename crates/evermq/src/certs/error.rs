@@ -23,6 +23,15 @@ pub enum CertsError {
         /// The files that exist.
         files: Vec<PathBuf>,
     },
+    /// A heartbeat key that would have been overwritten.
+    #[error(
+        "{} is already there and will not be overwritten; a host with another key than the rest has no vote. To replace \
+         the key on all hosts, move it away or choose another --out", path.display()
+    )]
+    KeyInTheWay {
+        /// The file that exists.
+        path: PathBuf,
+    },
     /// The target directory cannot be made.
     #[error("cannot make the directory {}; choose another --dir, or check who may write there", path.display())]
     MakeDir {

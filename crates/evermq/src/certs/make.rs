@@ -1,6 +1,7 @@
 //! Making certificates: an authority, one for each host of the cluster, one for each named client.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,9 @@ use time::OffsetDateTime;
 use super::authority::{Authority, Issued, Leaf, Validity};
 use super::files::{NewFiles, make_dir, refuse_existing};
 use super::{AltName, CertsError, ClientName};
+
+/// The heartbeat key's name where the cluster file does not say another.
+pub const HEARTBEAT_KEY: &str = "heartbeat.key";
 
 /// Which hosts get certificates, with which names.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +32,8 @@ pub struct Hosts<'a> {
 pub struct Made {
     /// In the order in which it was made.
     pub pairs: Vec<Pair>,
+    /// The key for the heartbeat, where the cluster has a quorum.
+    pub heartbeat_key: Option<PathBuf>,
 }
 
 /// A certificate and its key.
@@ -82,7 +88,8 @@ pub fn clients(
     batch.write()
 }
 
-/// Makes everything that a cluster needs: an authority, a certificate for each of its hosts and for each client.
+/// Makes everything that a cluster needs: an authority, a certificate for each of its hosts and for each client, and where
+/// it has a quorum, the key for its heartbeat.
 ///
 /// # Errors
 /// A client has a host's name or is there twice, a file is in the way, or the disk refuses; nothing is made then.
@@ -106,7 +113,29 @@ pub fn everything(
     batch.add("ca", format!("authority \"{name}\""), issued);
     batch.add_hosts(hosts, &chosen, &authority, validity)?;
     batch.add_clients(names, &authority, validity)?;
+    if let Some(quorum) = &cluster.quorum {
+        batch.add_heartbeat_key(quorum.key_file.file_name().unwrap_or(HEARTBEAT_KEY.as_ref()))?;
+    }
     batch.write()
+}
+
+/// Makes the key that the hosts of a cluster share for their heartbeat: 32 random bytes as hexadecimal digits.
+///
+/// # Errors
+/// The file exists, the disk refuses, or the system has no randomness.
+pub fn heartbeat_key(path: &Path) -> Result<(), CertsError> {
+    let mut files = NewFiles::default();
+    files.key(path.to_owned(), random_key()?);
+    files.write().map_err(|error| match error {
+        CertsError::InTheWay { .. } => CertsError::KeyInTheWay { path: path.to_owned() },
+        other => other,
+    })
+}
+
+fn random_key() -> Result<String, CertsError> {
+    let mut secret = [0; 32];
+    rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut secret).map_err(|_| CertsError::Random)?;
+    Ok(secret.iter().map(|byte| format!("{byte:02x}")).chain(["\n".to_owned()]).collect())
 }
 
 impl<'a> Hosts<'a> {
@@ -207,6 +236,13 @@ impl<'a> Batch<'a> {
         self.files.certificate(certificate.clone(), issued.certificate);
         self.files.key(key.clone(), issued.key);
         self.made.pairs.push(Pair { what, certificate, key, not_after: issued.not_after, shortened: issued.shortened });
+    }
+
+    fn add_heartbeat_key(&mut self, name: &OsStr) -> Result<(), CertsError> {
+        let path = self.dir.join(name);
+        self.files.key(path.clone(), random_key()?);
+        self.made.heartbeat_key = Some(path);
+        Ok(())
     }
 
     fn write(self) -> Result<Made, CertsError> {

@@ -1,4 +1,4 @@
-//! `evermq certs`: a certificate authority and the certificates of hosts and clients, all ECDSA P-256.
+//! `evermq certs`: a certificate authority, the certificates of hosts and clients, all ECDSA P-256, and the heartbeat's key.
 //!
 //! | module | subject |
 //! |---|---|
@@ -44,7 +44,8 @@ pub struct CertsArgs {
 
 #[derive(Debug, Subcommand)]
 enum CertsCommand {
-    /// Make all that a cluster needs: an authority, a certificate for every host, one for every named client
+    /// Make all that a cluster needs: an authority, a certificate for every host, one for every named client, and with
+    /// vip.quorum the heartbeat's key
     Init(InitArgs),
     /// Make a certificate authority: ca.crt and ca.key
     Ca(CaArgs),
@@ -52,6 +53,8 @@ enum CertsCommand {
     Server(ServerArgs),
     /// Make certificates for clients: NAME.crt and NAME.key
     Client(ClientArgs),
+    /// Make the key that all hosts share for the heartbeat of vip.quorum: 32 random bytes as hexadecimal digits
+    HeartbeatKey(HeartbeatKeyArgs),
     /// Say what certificates hold: subject, names, validity left, key, issuer
     Show(ShowArgs),
 }
@@ -131,6 +134,13 @@ struct Signing {
 }
 
 #[derive(Debug, Args)]
+struct HeartbeatKeyArgs {
+    /// The new file
+    #[arg(long, value_name = "PATH", default_value = make::HEARTBEAT_KEY)]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct ShowArgs {
     /// PEM files with one certificate or several
     #[arg(required = true, value_name = "FILE")]
@@ -174,6 +184,10 @@ pub fn run(args: &CertsArgs) -> Result<ExitCode, CommandError> {
             let validity = Validity::days(now, args.signing.days)?;
             let made = make::clients(&args.signing.dir, &args.names, &authority, validity)?;
             summary::clients(&made, &args.signing.dir, &args.signing.ca_cert())
+        }
+        CertsCommand::HeartbeatKey(args) => {
+            make::heartbeat_key(&args.out)?;
+            summary::heartbeat_key(&args.out)
         }
         CertsCommand::Show(args) => {
             let certificates = show::describe(&args.files, now)?;

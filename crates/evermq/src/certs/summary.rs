@@ -42,11 +42,23 @@ pub(super) fn clients(made: &Made, dir: &Path, ca: &Path) -> String {
     text + &format!("  give each client its two files and {}; its key is its own secret\n", ca.display())
 }
 
+/// After `evermq certs heartbeat-key`.
+pub(super) fn heartbeat_key(path: &Path) -> String {
+    format!(
+        "made {path}\nnext:\n  copy the same file to every host of the cluster, to where vip.heartbeat_key says; root:evermq with \
+         mode 0640\n  then, on each host: evermq check\n  who has it can vote: keep it off other machines\n",
+        path = path.display()
+    )
+}
+
 fn listing(made: &Made, dir: &Path) -> String {
     let mut table = Table::indented(2);
     for pair in &made.pairs {
         let until = format!("until {}", date(pair.not_after));
         table.row([&file_name(&pair.certificate), &file_name(&pair.key), &pair.what, &until]);
+    }
+    if let Some(key) = &made.heartbeat_key {
+        table.row([&file_name(key), "", "heartbeat, the same file for all hosts", ""]);
     }
     let mut text = format!("made in {}:\n{table}", dir.display());
     if made.pairs.iter().any(|pair| pair.shortened) {
@@ -61,13 +73,17 @@ fn install_hosts(made: &Made, ca: &Path, config: &Path, cluster: &Cluster) -> St
     for pair in &made.pairs {
         let Some(host) = host_of(pair, cluster) else { continue };
         let wanted = cluster.tls.for_host(&host.name);
-        let have = [ca, &pair.certificate, &pair.key];
-        let want = [&wanted.ca, &wanted.cert, &wanted.key].map(|path| beside(path, config));
+        let mut files: Vec<(&Path, &Path)> =
+            vec![(ca, &wanted.ca), (&pair.certificate, &wanted.cert), (&pair.key, &wanted.key)];
+        if let (Some(key), Some(quorum)) = (&made.heartbeat_key, &cluster.quorum) {
+            files.push((key, &quorum.key_file));
+        }
+        let want = files.iter().map(|(_, want)| beside(want, config).display().to_string());
         table.row([
             host.name.as_str(),
-            &have.map(file_name).join(" "),
+            &files.iter().map(|(have, _)| file_name(have)).collect::<Vec<_>>().join(" "),
             "->",
-            &want.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" "),
+            &want.collect::<Vec<_>>().join(" "),
         ]);
     }
     let mut text = "  copy to each host, beside its cluster file; keys root:evermq with mode 0640:\n".to_owned();

@@ -1,4 +1,4 @@
-//! What can be done to the hosts of a lab: cables, kills, programs, logs.
+//! What can be done to the hosts of a lab: cables, cuts, kills, programs, logs.
 
 use std::fs;
 use std::io::{Seek as _, SeekFrom};
@@ -29,13 +29,21 @@ pub(super) fn cable(lab: &Lab, host: &str, connected: bool) -> Result<(), LabErr
     remote::keeper(lab, &KeeperRequest::Cable { host: host.to_owned(), connected })
 }
 
+/// Cuts hosts off from each other, and from nobody else.
+pub(super) fn cut(lab: &Lab, hosts: &[String]) -> Result<(), LabError> {
+    for host in hosts {
+        remote::must_exist(host)?;
+    }
+    remote::keeper(lab, &KeeperRequest::Cut { hosts: hosts.to_vec() })
+}
+
 /// Takes out the cable of a host and kills every process in it.
 pub(super) fn kill(lab: &Lab, host: &str) -> Result<(), LabError> {
     remote::must_exist(host)?;
     remote::keeper(lab, &KeeperRequest::Kill { host: host.to_owned() })
 }
 
-/// Puts in the cable of a host; starts it and each of its programs that does not run.
+/// Puts in the cable of a host and ends its part in a cut; starts it and each of its programs that does not run.
 pub(super) fn heal(lab: &Lab, host: &str) -> Result<(), LabError> {
     remote::must_exist(host)?;
     remote::keeper::<Value>(lab, &KeeperRequest::Heal { host: host.to_owned() })?;

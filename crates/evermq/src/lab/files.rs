@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use evermq_config::Cluster;
 
@@ -25,7 +25,7 @@ pub(super) fn make(lab: &Lab, settings: &[String]) -> Result<Cluster, LabError> 
     let text = cluster_file(lab.name(), settings)?;
     write(&config, &text)?;
     let cluster = evermq_config::load(&config)?.cluster;
-    make_certificates(&pki, &cluster)?;
+    let heartbeat_key = make_certificates(&pki, &cluster)?;
     for host in &HOSTS {
         let place = lab.host_directory(host.name);
         let tls = place.join("etc/tls");
@@ -34,6 +34,9 @@ pub(super) fn make(lab: &Lab, settings: &[String]) -> Result<Cluster, LabError> 
         }
         copy(&config, &place.join("etc/evermq.toml"))?;
         copy(&pki.join("ca.crt"), &tls.join("ca.crt"))?;
+        if let Some(key) = heartbeat_key.as_deref().filter(|_| !host.roles.is_empty()) {
+            copy(key, &place.join("etc").join(key.file_name().unwrap_or_default()))?;
+        }
         let own = [host.name];
         // A host has its own key and nobody else's.
         let names: &[&str] = if host.name == plan::CLIENT { &CLIENT_CERTIFICATES } else { &own };
@@ -46,11 +49,11 @@ pub(super) fn make(lab: &Lab, settings: &[String]) -> Result<Cluster, LabError> 
     Ok(cluster)
 }
 
-fn make_certificates(pki: &Path, cluster: &Cluster) -> Result<(), LabError> {
+/// The heartbeat's key, where the settings ask for a quorum.
+fn make_certificates(pki: &Path, cluster: &Cluster) -> Result<Option<PathBuf>, LabError> {
     let names: Vec<ClientName> = CLIENT_CERTIFICATES.iter().filter_map(|name| name.parse().ok()).collect();
     let validity = Validity::days(certs::now(), DAYS)?;
-    certs::make::everything(pki, cluster, &names, &[], validity, validity)?;
-    Ok(())
+    Ok(certs::make::everything(pki, cluster, &names, &[], validity, validity)?.heartbeat_key)
 }
 
 fn cluster_file(name: &str, settings: &[String]) -> Result<String, LabError> {
@@ -144,6 +147,24 @@ mod tests {
     fn wrong_settings_are_refused() {
         for setting in ["balance", "lb.balance", "balance=x"] {
             assert!(matches!(cluster_file("one", &[setting.to_owned()]), Err(LabError::Setting(_))), "{setting}");
+        }
+    }
+
+    #[test]
+    fn hosts_of_a_quorum_share_a_key() {
+        let parent = tempfile::tempdir().unwrap();
+        let lab = Lab::new("one", Some(parent.path())).unwrap();
+        let _lock = lab.create().unwrap();
+        make(&lab, &["vip.quorum=true".to_owned()]).unwrap();
+        let key_of = |host: &plan::Host| lab.host_directory(host.name).join("etc/heartbeat.key");
+        let text = fs::read_to_string(key_of(&HOSTS[0])).unwrap();
+        assert_eq!(text.trim_end().len(), 64);
+        for host in &HOSTS {
+            assert_eq!(key_of(host).exists(), !host.roles.is_empty(), "{}", host.name);
+            if !host.roles.is_empty() {
+                assert_eq!(fs::read_to_string(key_of(host)).unwrap(), text);
+                evermq_quorum::Key::read(&key_of(host)).unwrap();
+            }
         }
     }
 

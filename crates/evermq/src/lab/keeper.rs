@@ -89,6 +89,8 @@ struct HostProcess {
     plan: &'static plan::Host,
     /// None while it is dead.
     process: Option<(Pid, UnixStream)>,
+    /// Its port is isolated: it does not reach the other hosts that are cut.
+    cut: bool,
 }
 
 impl Keeper {
@@ -101,7 +103,7 @@ impl Keeper {
         let signals = child_signals().map_err(LabError::errno("cannot watch child processes"))?;
         let mut links = Links::open().map_err(LabError::io("cannot open a netlink socket"))?;
         links.add_switch().map_err(|error| namespace::refused("cannot make the lab's switch (a bridge)", error))?;
-        let hosts = plan::HOSTS.iter().map(|plan| HostProcess { plan, process: None }).collect();
+        let hosts = plan::HOSTS.iter().map(|plan| HostProcess { plan, process: None, cut: false }).collect();
         let mut keeper = Self { arguments, listener, signals, links, hosts };
         // Brokers first: a load balancer that finds no host at an address asks again only after its `connect_timeout`.
         let (brokers, others): (Vec<_>, Vec<_>) =
@@ -159,6 +161,7 @@ impl Keeper {
                     name: host.plan.name.to_owned(),
                     alive: host.process.is_some(),
                     connected: network::is_up(host.plan.name),
+                    cut: host.cut,
                 };
                 let states: Vec<_> = self.hosts.iter().map(state).collect();
                 return serde_json::to_value(states).map_err(|error| LabError::Refused(error.to_string()));
@@ -170,6 +173,7 @@ impl Keeper {
                 }
                 self.set_cable(&host, connected)?;
             }
+            KeeperRequest::Cut { hosts } => self.cut(&hosts)?,
             KeeperRequest::Kill { host } => {
                 let index = self.index(&host)?;
                 self.kill_host(index)?;
@@ -180,6 +184,7 @@ impl Keeper {
                     self.start_host(index)?;
                 }
                 self.set_cable(&host, true)?;
+                self.join(index)?;
             }
         }
         Ok(Value::Null)
@@ -192,6 +197,47 @@ impl Keeper {
     fn set_cable(&mut self, port: &str, connected: bool) -> Result<(), LabError> {
         let action = format!("cannot {} the cable of {port}", if connected { "put in" } else { "take out" });
         self.links.set_up(port, connected).map_err(LabError::io(action))
+    }
+
+    fn cut(&mut self, names: &[String]) -> Result<(), LabError> {
+        let indices = names.iter().map(|name| self.index(name)).collect::<Result<Vec<_>, _>>()?;
+        // The switch knows one kind of isolated port: two cuts at once would be one.
+        if let Some(host) = self.hosts.iter().find(|host| host.cut) {
+            let name = host.plan.name;
+            return Err(LabError::Refused(format!("{name} is cut off already; `lab heal {name}` ends that")));
+        }
+        for name in names {
+            if self.index(name).ok().and_then(|index| self.hosts.get(index)).is_some_and(|host| host.process.is_none())
+            {
+                return Err(LabError::Refused(format!("{name} is dead; `lab heal {name}` starts it")));
+            }
+        }
+        for index in indices {
+            self.isolate(index, true)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a host's part in a cut. Who is left alone in it reaches everyone.
+    fn join(&mut self, index: usize) -> Result<(), LabError> {
+        self.isolate(index, false)?;
+        let left: Vec<_> =
+            (0..self.hosts.len()).filter(|at| self.hosts.get(*at).is_some_and(|host| host.cut)).collect();
+        if let [alone] = left[..] {
+            self.isolate(alone, false)?;
+        }
+        Ok(())
+    }
+
+    fn isolate(&mut self, index: usize, cut: bool) -> Result<(), LabError> {
+        let Some(host) = self.hosts.get_mut(index) else { return Ok(()) };
+        let port = host.plan.name;
+        if host.process.is_some() && host.cut != cut {
+            let action = format!("cannot {} {port}", if cut { "cut off" } else { "join" });
+            self.links.isolate(port, cut).map_err(LabError::io(action))?;
+        }
+        host.cut = cut;
+        Ok(())
     }
 
     fn kill_host(&mut self, index: usize) -> Result<(), LabError> {

@@ -80,10 +80,12 @@ enum LabCommand {
     Exec(exec::ExecArgs),
     /// Take out a host's cable and kill every process in it
     Kill(HostArg),
-    /// Put in a host's cable; start it and its programs where they are dead
+    /// Put in a host's cable, end its part in a cut; start it and its programs where they are dead
     Heal(HostArg),
     /// Take out a host's cable, or put it in
     Cable(CableArgs),
+    /// Cut hosts off from each other, and from nobody else, until one of them is healed
+    Cut(CutArgs),
     /// Start a program of a host
     Start(ProgramArg),
     /// Ask a program of a host to end (SIGTERM), and wait until it has
@@ -122,6 +124,13 @@ struct CableArgs {
     /// in or out
     #[arg(value_parser = ["on", "off"])]
     state: String,
+}
+
+#[derive(Debug, Args)]
+struct CutArgs {
+    /// The hosts: two or more of lb1, lb2, broker1, broker2 and client
+    #[arg(required = true, num_args = 2..)]
+    hosts: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -206,6 +215,7 @@ fn change(lab: &Lab, command: LabCommand) -> Result<(), LabError> {
         LabCommand::Kill(arguments) => commands::kill(lab, &arguments.host),
         LabCommand::Heal(arguments) => commands::heal(lab, &arguments.host),
         LabCommand::Cable(arguments) => commands::cable(lab, &arguments.host, arguments.state == "on"),
+        LabCommand::Cut(arguments) => commands::cut(lab, &arguments.hosts),
         LabCommand::Start(arguments) => commands::start(lab, &arguments.host, &arguments.program),
         LabCommand::Stop(arguments) => commands::stop(lab, &arguments.host, &arguments.program),
         LabCommand::KillProgram(SignalArgs { program, signal }) => {

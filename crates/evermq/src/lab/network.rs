@@ -8,7 +8,8 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -86,6 +87,17 @@ impl Links {
         message.header.index = index(name)?;
         bring(&mut message, up);
         self.request(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Isolates a port of the switch, or not: between isolated ports nothing passes, to and from all others everything does.
+    pub(super) fn isolate(&mut self, port: &str, isolated: bool) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index(port)?;
+        message.attributes = vec![LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(isolated)])),
+        ])];
+        self.request(RouteNetlinkMessage::NewLink(message), 0)
     }
 
     /// Removes a link, and with it its other end.

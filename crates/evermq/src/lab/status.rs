@@ -37,6 +37,8 @@ struct HostStatus {
     alive: bool,
     /// The cable is in.
     connected: bool,
+    /// It does not reach the other hosts that are cut.
+    cut: bool,
     programs: Vec<ProgramStatus>,
 }
 
@@ -102,6 +104,7 @@ fn look_at(lab: &Lab, plan: &plan::Host, state: &HostState) -> HostStatus {
         address: plan.address(),
         alive: state.alive,
         connected: state.connected,
+        cut: state.cut,
         programs: programs.into_iter().map(program).collect(),
     }
 }
@@ -135,7 +138,11 @@ impl LabStatus {
         let mut table = Table::titled(&["HOST", "ADDRESS", "CABLE", "PROGRAM", "PID", "STATE"]);
         for host in &self.hosts {
             let address = host.address.to_string();
-            let cable = if host.connected { "in" } else { "out" };
+            let cable = match (host.connected, host.cut) {
+                (false, _) => "out",
+                (true, false) => "in",
+                (true, true) => "in, cut",
+            };
             if !host.alive {
                 table.row([host.name, &address, cable, "-", "-", "host is dead"]);
             } else if host.programs.is_empty() {

@@ -184,6 +184,7 @@ lab \"{name}\" is up; clients connect to {service} from the host `client`
   bring it back      {lab_command} heal lb1
   kill a program     {lab_command} kill-program broker1 evermq-broker
   unplug a cable     {lab_command} cable broker1 off
+  cut off            {lab_command} cut lb1 lb2     (from each other, from nobody else)
   read a log         {lab_command} logs lb1 evermq-vip
   a shell in a host  {lab_command} exec lb1 -- sh
   end                {lab_command} down

@@ -35,12 +35,17 @@ pub(super) enum KeeperRequest {
         /// In.
         connected: bool,
     },
+    /// Cuts hosts off from each other, and from nobody else.
+    Cut {
+        /// Which; two or more.
+        hosts: Vec<String>,
+    },
     /// Takes the cable out and kills every process of the host.
     Kill {
         /// Which.
         host: String,
     },
-    /// Starts a host that is dead, with its programs, and puts the cable in.
+    /// Starts a host that is dead, with its programs, puts the cable in, and ends its part in a cut.
     Heal {
         /// Which.
         host: String,
@@ -56,6 +61,8 @@ pub(super) struct HostState {
     pub(super) alive: bool,
     /// Its cable is in.
     pub(super) connected: bool,
+    /// It does not reach the other hosts that are cut.
+    pub(super) cut: bool,
 }
 
 /// What a host is asked.

@@ -12,6 +12,8 @@ const SHOWN_ELSEWHERE: [&str; 4] = ["host", "program", "health", "version"];
 const NAMES: [&str; 5] = ["name", "host", "peer", "address", "id"];
 /// What may say how an entry of a list is.
 const CONDITIONS: [&str; 3] = ["health", "state", "connected"];
+/// The virtual routers of evermq-vip.
+const INSTANCES: &str = "instances";
 /// What an operator looks for first.
 const FIRST: [&str; 5] = ["state", "reason", "vip", "master", "listen"];
 
@@ -69,6 +71,8 @@ fn rows(table: &mut Table, depth: usize, title: &str, condition: &str, fields: &
 
 /// The entries of a list, such as backends or peers. Where they have no names it is a history, and its end counts.
 fn list(table: &mut Table, depth: usize, key: &str, entries: &[Value]) {
+    // The first virtual router is the program's own row.
+    let entries = if key == INSTANCES { entries.get(1..).unwrap_or_default() } else { entries };
     let named = entries.iter().any(|entry| named_by(entry, &NAMES).is_some());
     let shown = if named { entries } else { &entries[entries.len().saturating_sub(1)..] };
     for entry in shown {

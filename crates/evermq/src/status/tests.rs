@@ -92,6 +92,7 @@ fn the_table_shows_whatever_a_program_says() {
         "state": "master",
         "master": null,
         "transitions": [{ "from": "initialize", "to": "backup" }, { "from": "backup", "to": "master" }],
+        "instances": [{ "name": "vip", "state": "master" }, { "name": "six", "state": "backup", "vrid": 52 }],
         "bridge": { "lag": 0, "peers": [{ "name": "broker2", "connected": true, "lag": 7 }] },
     });
     assert_eq!(
@@ -106,6 +107,7 @@ fn the_table_shows_whatever_a_program_says() {
          evermq-vip         up      state master, priority 200\n\
          \x20 bridge\n\
          \x20   peer broker2   up      lag 7\n\
+         \x20 instance six     backup  vrid 52\n\
          \x20 last transition          from backup, to master\n"
     );
 }

@@ -46,7 +46,7 @@ fn bench(listeners: Vec<std::net::TcpListener>) -> Bench {
     let socket = socket();
     let settings = Settings { connect_timeout: Duration::from_secs(1), socket };
     let workers: Arc<[_]> =
-        (0..2).map(|_| Arc::new(Worker::new(Arc::clone(&pool), Arc::clone(&gate), settings))).collect();
+        (0..2).map(|_| Arc::new(Worker::new(Arc::clone(&pool), Arc::clone(&gate), settings, None))).collect();
     let orders = Orders::default();
     let (alive, _) = tokio::sync::mpsc::channel(1);
     let threads = spawn_workers(&workers, listeners, &orders, alive).unwrap();

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use evermq_config::TlsFiles;
 
 /// Whom there are certificates for.
-const NAMES: [&str; 5] = ["lb1", "broker1", "broker2", "broker3", "client"];
+const NAMES: [&str; 6] = ["lb1", "lb2", "broker1", "broker2", "broker3", "client"];
 
 /// Where the files are. Lives until the program ends.
 pub fn directory() -> &'static Path {

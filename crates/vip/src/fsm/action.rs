@@ -1,7 +1,7 @@
 //! What the state machine says: the states, what the driver has to do, and why a state changed.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::track::Cause;
@@ -20,11 +20,11 @@ pub enum State {
 /// What the driver has to do, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Put the VIP on the interface.
+    /// Put all addresses of the virtual router on the interface.
     AddAddress,
-    /// Take the VIP from the interface.
+    /// Take all of them from the interface.
     RemoveAddress,
-    /// Send one burst of gratuitous ARP.
+    /// Announce all of them: one burst of gratuitous ARP, or of unsolicited neighbour advertisements, for each.
     SendGarp,
     /// Send an advertisement with this priority.
     SendAdvert {
@@ -36,8 +36,13 @@ pub enum Action {
     /// Another host is heard as master.
     Follows {
         /// Its address.
-        master: Ipv4Addr,
+        master: IpAddr,
     },
+    /// Ask the quorum for permission to be master, again and again until it is given, and keep it from then on. Each change
+    /// is told by `handle_permission`.
+    SeekPermission,
+    /// Give the permission back, or stop asking for it.
+    YieldPermission,
 }
 
 /// A change of state.
@@ -61,24 +66,24 @@ pub enum Reason {
     /// The master's advertisements stopped.
     MasterSilent {
         /// The master that was.
-        master: Ipv4Addr,
+        master: IpAddr,
     },
     /// The master sent priority 0.
     MasterLeft {
         /// The master that was.
-        master: Ipv4Addr,
+        master: IpAddr,
     },
     /// The master has a lower rank.
     Preempted {
         /// The master that was.
-        master: Ipv4Addr,
+        master: IpAddr,
         /// Its priority.
         priority: u8,
     },
     /// Another master has a higher rank.
     Outranked {
         /// The other master.
-        master: Ipv4Addr,
+        master: IpAddr,
         /// Its priority.
         priority: u8,
     },
@@ -87,6 +92,10 @@ pub enum Reason {
         /// Time since the last advertisement.
         silent: Duration,
     },
+    /// The quorum's permission ended, or did not come in time.
+    PermissionLost,
+    /// The other members of the sync group moved, for their own reasons.
+    Group,
     /// The program was told to stop.
     Shutdown,
 }
@@ -113,6 +122,8 @@ impl fmt::Display for Reason {
             Self::Paused { silent } => {
                 write!(f, "this program did not run for {} ms, another host may be master", silent.as_millis())
             }
+            Self::PermissionLost => f.write_str("most of the cluster is out of reach"),
+            Self::Group => f.write_str("its sync group moved"),
             Self::Shutdown => f.write_str("told to stop"),
         }
     }

@@ -10,8 +10,8 @@
 //!   successor            |----- skew -----| address, GARP, advert
 //! ```
 //!
-//! - The address goes with the first advertisement of priority above 0 from any router, and [`Fsm::linger_time`] after the
-//!   hand-over at the latest.
+//! - The address goes with the first advertisement of priority above 0 from any router, or with the successor's own
+//!   announcement of it, and [`Fsm::linger_time`] after the hand-over at the latest.
 //! - Meanwhile this host says nothing: no advertisement, no gratuitous ARP.
 //! - A frozen lb keeps nothing: the kernel would go on completing handshakes that no program ever answers.
 //! - A host that becomes master again first simply keeps the address.
@@ -30,7 +30,7 @@ use crate::track::Cause;
 
 /// For both adverts' way through the network, and for both programs to wake up on busy machines. A takeover that needs
 /// more than this leaves the old hole; a longer wait would keep an address up that a master holds whom this host cannot hear.
-const MARGIN: Duration = Duration::from_millis(10);
+pub(super) const MARGIN: Duration = Duration::from_millis(10);
 
 impl Fsm {
     /// Whether this host still has the address though it is master no more. A program that stops waits for the end of it.
@@ -40,15 +40,15 @@ impl Fsm {
     }
 
     /// How long an address lingers at most: until the slowest peer has taken over, whose skew is just below the interval of
-    /// the master that left (RFC 9568 §6.1).
-    pub(super) fn linger_time(master_interval: Duration) -> Duration {
-        master_interval + MARGIN
+    /// the master that left (RFC 9568 §6.1), or a second (RFC 3768 §6.1).
+    pub(super) fn linger_time(&self) -> Duration {
+        self.longest_skew(self.master_interval) + MARGIN
     }
 
     /// Tells peers that this master leaves. The state changes next, and every state but Master keeps the release timer.
     pub(super) fn hand_over(&mut self, now: Instant) {
-        self.actions.push_back(Action::SendAdvert { priority: 0 });
-        self.timers.release = Some(now + Self::linger_time(self.settings.interval));
+        self.send_advert(0);
+        self.timers.release = Some(now + self.linger_time());
         if !self.settings.peers {
             self.release();
         }

@@ -2,15 +2,21 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
 
+mod delays;
 mod linger;
+mod permission;
 mod random;
+mod reload;
+mod versions;
+
+use std::net::Ipv4Addr;
 
 use super::*;
 
 const INTERVAL: Duration = Duration::from_millis(20);
-const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
-const LOW: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-const HIGH: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
+const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+const LOW: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+const HIGH: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3));
 /// Skew of priority 100: 156/256 of 20 ms.
 const SKEW: Duration = Duration::from_nanos(12_187_500);
 const DOWN: Duration = Duration::from_nanos(72_187_500);
@@ -24,7 +30,18 @@ const LATER: Duration = Duration::from_millis(5);
 const UP: Reason = Reason::Health(Cause::LbUp);
 
 fn settings(preempt: bool) -> Settings {
-    Settings { address: OWN, interval: INTERVAL, preempt, garp_repeat_delay: Duration::from_secs(1), peers: true }
+    Settings {
+        address: OWN,
+        version: VrrpVersion::V3,
+        interval: INTERVAL,
+        preempt,
+        preempt_delay: Duration::ZERO,
+        start_delay: Duration::ZERO,
+        garp_repeat_delay: Duration::from_secs(1),
+        garp_refresh: Duration::ZERO,
+        peers: true,
+        permission: false,
+    }
 }
 
 fn fit(priority: u8) -> Effective {
@@ -43,7 +60,7 @@ fn silent() -> Effective {
     Effective { priority: None, cause: Cause::LbSilent }
 }
 
-fn advert(source: Ipv4Addr, priority: u8) -> Advert {
+fn advert(source: IpAddr, priority: u8) -> Advert {
     Advert { source, priority, interval: INTERVAL }
 }
 
@@ -86,7 +103,7 @@ fn begin(start: Start, preempt: bool) -> (Fsm, Instant) {
 /// A machine of priority 100 that has just entered `state`, and when.
 fn machine(state: State, preempt: bool) -> (Fsm, Instant) {
     let mut now = Instant::now();
-    let mut fsm = Fsm::new(settings(preempt));
+    let mut fsm = Fsm::new(settings(preempt), now);
     if state != State::Initialize {
         fsm.handle_effective(fit(100), now);
     }
@@ -104,6 +121,12 @@ enum Input {
     Fit(Effective),
     Advert(Advert),
     AddressLost,
+    Conflict,
+    Permission(bool),
+    GroupLeads,
+    GroupLeaves {
+        at_once: bool,
+    },
     Shutdown,
     /// The machine's own deadline, exactly.
     Timeout,
@@ -124,9 +147,29 @@ fn inputs() -> Vec<Input> {
         Input::Advert(advert(LOW, 101)),
         Input::Advert(advert(OWN, 255)),
         Input::AddressLost,
+        Input::Conflict,
+        Input::Permission(true),
+        Input::Permission(false),
+        Input::GroupLeads,
+        Input::GroupLeaves { at_once: false },
+        Input::GroupLeaves { at_once: true },
         Input::Shutdown,
         Input::Timeout,
     ]
+}
+
+fn give(fsm: &mut Fsm, input: Input, now: Instant) {
+    match input {
+        Input::Fit(effective) => fsm.handle_effective(effective, now),
+        Input::Advert(advert) => fsm.handle_advert(advert, now),
+        Input::AddressLost => fsm.handle_address_lost(now),
+        Input::Conflict => fsm.handle_conflict(now),
+        Input::Permission(granted) => fsm.handle_permission(granted, now),
+        Input::GroupLeads => fsm.handle_group_leads(now),
+        Input::GroupLeaves { at_once } => fsm.handle_group_leaves(at_once, now),
+        Input::Shutdown => fsm.handle_shutdown(now),
+        Input::Timeout => fsm.handle_timeout(fsm.poll_timeout().unwrap_or(now)),
+    }
 }
 
 /// State after, actions, and the next deadline counted from when the row began.
@@ -141,55 +184,70 @@ fn expected(start: Start, preempt: bool, input: Input) -> Row {
 }
 
 fn expected_in(state: State, preempt: bool, input: Input) -> Row {
-    use State::{Backup, Initialize, Master};
-    let follows = |master| Action::Follows { master };
-    match (state, input) {
-        (Initialize, Input::Fit(Effective { priority: Some(priority), cause })) => {
+    match state {
+        State::Initialize => expected_in_initialize(input),
+        State::Backup => expected_in_backup(preempt, input),
+        State::Master => expected_in_master(input),
+    }
+}
+
+fn expected_in_initialize(input: Input) -> Row {
+    use State::{Backup, Initialize};
+    match input {
+        Input::Fit(Effective { priority: Some(priority), cause }) => {
             let skew = INTERVAL * (256 - u32::from(priority)) / 256;
             (Backup, vec![moved(Initialize, Backup, Reason::Health(cause))], Some(LATER + INTERVAL * 3 + skew))
         }
-        (Initialize, _) => (Initialize, vec![], None),
+        _ => (Initialize, vec![], None),
+    }
+}
 
-        (Backup, Input::Fit(Effective { priority: Some(100), .. })) => (Backup, vec![], Some(DOWN)),
-        (Backup, Input::Fit(Effective { priority: Some(150), .. })) => (Backup, vec![], Some(DOWN - SKEW + SKEW_150)),
-        (Backup, Input::Fit(Effective { priority: Some(_), .. })) => (Backup, vec![], Some(DOWN - SKEW + SKEW_1)),
-        (Backup, Input::Fit(Effective { priority: None, cause })) => {
+fn expected_in_backup(preempt: bool, input: Input) -> Row {
+    use State::{Backup, Initialize, Master};
+    let follows = |master| Action::Follows { master };
+    let takeover = |reason| {
+        let claim = [Action::AddAddress, Action::SendGarp, Action::SendAdvert { priority: 100 }];
+        [&claim[..], &[moved(Backup, Master, reason)]].concat()
+    };
+    match input {
+        Input::Fit(Effective { priority: Some(100), .. }) => (Backup, vec![], Some(DOWN)),
+        Input::Fit(Effective { priority: Some(150), .. }) => (Backup, vec![], Some(DOWN - SKEW + SKEW_150)),
+        Input::Fit(Effective { priority: Some(_), .. }) => (Backup, vec![], Some(DOWN - SKEW + SKEW_1)),
+        Input::Fit(Effective { priority: None, cause }) => {
             (Initialize, vec![moved(Backup, Initialize, Reason::Health(cause))], None)
         }
-        (Backup, Input::Advert(Advert { source: OWN, .. }) | Input::AddressLost) => (Backup, vec![], Some(DOWN)),
-        (Backup, Input::Advert(Advert { priority: 0, .. })) => (Backup, vec![], Some(LATER + SKEW)),
-        (Backup, Input::Advert(Advert { priority: LAST_RESORT, source, .. })) => {
-            (Backup, vec![follows(source)], Some(DOWN))
-        }
-        (Backup, Input::Advert(Advert { priority: 99, source, .. })) if preempt => {
-            (Backup, vec![follows(source)], Some(DOWN))
-        }
-        (Backup, Input::Advert(Advert { source, .. })) => (Backup, vec![follows(source)], Some(LATER + DOWN)),
-        (Backup, Input::Shutdown) => (Initialize, vec![moved(Backup, Initialize, Reason::Shutdown)], None),
-        (Backup, Input::Timeout) => {
-            let takeover = vec![
-                Action::AddAddress,
-                Action::SendGarp,
-                Action::SendAdvert { priority: 100 },
-                moved(Backup, Master, Reason::NoMaster),
-            ];
-            (Master, takeover, Some(DOWN + INTERVAL))
-        }
+        Input::Advert(Advert { source: OWN, .. })
+        | Input::AddressLost
+        | Input::Conflict
+        | Input::Permission(_)
+        | Input::GroupLeaves { .. } => (Backup, vec![], Some(DOWN)),
+        Input::GroupLeads => (Master, takeover(Reason::Group), Some(LATER + INTERVAL)),
+        Input::Advert(Advert { priority: 0, .. }) => (Backup, vec![], Some(LATER + SKEW)),
+        Input::Advert(Advert { priority: LAST_RESORT, source, .. }) => (Backup, vec![follows(source)], Some(DOWN)),
+        Input::Advert(Advert { priority: 99, source, .. }) if preempt => (Backup, vec![follows(source)], Some(DOWN)),
+        Input::Advert(Advert { source, .. }) => (Backup, vec![follows(source)], Some(LATER + DOWN)),
+        Input::Shutdown => (Initialize, vec![moved(Backup, Initialize, Reason::Shutdown)], None),
+        Input::Timeout => (Master, takeover(Reason::NoMaster), Some(DOWN + INTERVAL)),
+    }
+}
 
-        (Master, Input::Fit(Effective { priority: Some(100), .. })) => (Master, vec![], Some(INTERVAL)),
-        (Master, Input::Fit(Effective { priority: Some(150), .. })) => {
+fn expected_in_master(input: Input) -> Row {
+    use State::{Backup, Initialize, Master};
+    match input {
+        Input::Fit(Effective { priority: Some(100), .. }) => (Master, vec![], Some(INTERVAL)),
+        Input::Fit(Effective { priority: Some(150), .. }) => {
             (Master, vec![Action::SendAdvert { priority: 150 }], Some(LATER + INTERVAL))
         }
-        (Master, Input::Fit(Effective { priority: Some(_), cause })) => {
+        Input::Fit(Effective { priority: Some(_), cause }) => {
             let handover = vec![Action::SendAdvert { priority: 0 }, moved(Master, Backup, Reason::Health(cause))];
             (Backup, handover, Some(LATER + LINGER))
         }
-        (Master, Input::Fit(Effective { priority: None, cause: Cause::LbSilent })) => {
+        Input::Fit(Effective { priority: None, cause: Cause::LbSilent }) => {
             let mut handover = vec![Action::SendAdvert { priority: 0 }, Action::RemoveAddress];
             handover.push(moved(Master, Initialize, Reason::Health(Cause::LbSilent)));
             (Initialize, handover, None)
         }
-        (Master, Input::Fit(Effective { priority: None, .. }) | Input::Shutdown) => {
+        Input::Fit(Effective { priority: None, .. }) | Input::Shutdown => {
             let reason = match input {
                 Input::Fit(effective) => Reason::Health(effective.cause),
                 _ => Reason::Shutdown,
@@ -197,21 +255,31 @@ fn expected_in(state: State, preempt: bool, input: Input) -> Row {
             let handover = vec![Action::SendAdvert { priority: 0 }, moved(Master, Initialize, reason)];
             (Initialize, handover, Some(LATER + LINGER))
         }
-        (Master, Input::Advert(Advert { source: OWN, .. })) => (Master, vec![], Some(INTERVAL)),
-        (Master, Input::Advert(Advert { priority: 0, .. })) => {
+        Input::Advert(Advert { source: OWN, .. }) => (Master, vec![], Some(INTERVAL)),
+        Input::Advert(Advert { priority: 0, .. }) => {
             (Master, vec![Action::SendAdvert { priority: 100 }], Some(LATER + INTERVAL))
         }
-        (Master, Input::Advert(Advert { priority, source, .. })) if (priority, source) > (100, OWN) => {
+        Input::Advert(Advert { priority, source, .. }) if (priority, source) > (100, OWN) => {
             let step_back = vec![
                 Action::RemoveAddress,
                 moved(Master, Backup, Reason::Outranked { master: source, priority }),
-                follows(source),
+                Action::Follows { master: source },
             ];
             (Backup, step_back, Some(LATER + DOWN))
         }
-        (Master, Input::Advert(_)) => (Master, vec![Action::SendAdvert { priority: 100 }], Some(INTERVAL)),
-        (Master, Input::AddressLost) => (Master, vec![Action::AddAddress, Action::SendGarp], Some(INTERVAL)),
-        (Master, Input::Timeout) => (Master, vec![Action::SendAdvert { priority: 100 }], Some(INTERVAL * 2)),
+        Input::Advert(_) => (Master, vec![Action::SendAdvert { priority: 100 }], Some(INTERVAL)),
+        Input::AddressLost => (Master, vec![Action::AddAddress, Action::SendGarp], Some(INTERVAL)),
+        // Its own announcement was just now; the next one is due anyway.
+        Input::Conflict | Input::Permission(_) | Input::GroupLeads => (Master, vec![], Some(INTERVAL)),
+        Input::GroupLeaves { at_once: false } => {
+            let leave = vec![Action::SendAdvert { priority: 0 }, moved(Master, Backup, Reason::Group)];
+            (Backup, leave, Some(LATER + LINGER))
+        }
+        Input::GroupLeaves { at_once: true } => {
+            let leave = [Action::RemoveAddress, Action::SendAdvert { priority: 0 }];
+            (Backup, [&leave[..], &[moved(Master, Backup, Reason::Group)]].concat(), Some(LATER + DOWN))
+        }
+        Input::Timeout => (Master, vec![Action::SendAdvert { priority: 100 }], Some(INTERVAL * 2)),
     }
 }
 
@@ -223,20 +291,14 @@ fn every_state_and_input_does_what_the_table_says() {
             for input in inputs() {
                 let (mut fsm, entered) = begin(start, preempt);
                 let now = entered + LATER;
-                match input {
-                    Input::Fit(effective) => fsm.handle_effective(effective, now),
-                    Input::Advert(advert) => fsm.handle_advert(advert, now),
-                    Input::AddressLost => fsm.handle_address_lost(now),
-                    Input::Shutdown => fsm.handle_shutdown(now),
-                    Input::Timeout => fsm.handle_timeout(fsm.poll_timeout().unwrap_or(now)),
-                }
+                give(&mut fsm, input, now);
                 let row = (fsm.state(), actions(&mut fsm), fsm.poll_timeout().map(|due| due - entered));
                 assert_eq!(row, expected(start, preempt, input), "{start:?}, preempt {preempt}, {input:?}");
                 rows += 1;
             }
         }
     }
-    assert_eq!(rows, 5 * 2 * 15);
+    assert_eq!(rows, 5 * 2 * 21);
 }
 
 #[test]
@@ -253,7 +315,7 @@ fn nothing_happens_before_a_deadline() {
 #[test]
 fn skew_tells_neighbouring_priorities_apart() {
     let down = |priority| {
-        let mut fsm = Fsm::new(Settings { interval: Duration::from_millis(10), ..settings(false) });
+        let mut fsm = Fsm::new(Settings { interval: Duration::from_millis(10), ..settings(false) }, Instant::now());
         fsm.handle_effective(fit(priority), Instant::now());
         fsm.master_down_interval()
     };
@@ -349,7 +411,7 @@ fn the_second_burst_comes_once_and_not_at_all_without_a_delay() {
     let bursts = |delay: Duration| {
         let mut now = Instant::now();
         let start = now;
-        let mut fsm = Fsm::new(Settings { garp_repeat_delay: delay, ..settings(false) });
+        let mut fsm = Fsm::new(Settings { garp_repeat_delay: delay, ..settings(false) }, now);
         fsm.handle_effective(fit(100), now);
         let mut bursts = Vec::new();
         while now < start + Duration::from_secs(5) {
@@ -366,8 +428,8 @@ fn the_second_burst_comes_once_and_not_at_all_without_a_delay() {
 
 #[test]
 fn two_masters_that_meet_make_the_one_that_stays_claim_again_but_not_without_end() {
-    let mut fsm = Fsm::new(Settings { garp_repeat_delay: Duration::ZERO, ..settings(false) });
     let mut now = Instant::now();
+    let mut fsm = Fsm::new(Settings { garp_repeat_delay: Duration::ZERO, ..settings(false) }, now);
     fsm.handle_effective(fit(100), now);
     now += DOWN;
     fsm.handle_timeout(now);

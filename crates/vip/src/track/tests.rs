@@ -1,253 +1,282 @@
 #![expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
 
+use std::path::PathBuf;
+
+use evermq_config::vip::{Script, Track, TrackWhat};
 use proptest::prelude::*;
 
+use super::names::{Names, Shown};
 use super::*;
 
 const HOLD: Duration = Duration::from_millis(60);
-const TIMEOUT: Duration = Duration::from_millis(300);
-const BEAT: Duration = Duration::from_millis(100);
-const MS: Duration = Duration::from_millis(1);
+const SETTINGS: Settings = Settings { lb_timeout: Duration::from_secs(3600), hold_down: HOLD };
 
-/// A tracker on a clock of its own.
-struct Bench {
-    tracker: Tracker,
-    now: Instant,
+fn script(name: &str, weight: i16) -> Track {
+    let script = Script {
+        command: vec!["/bin/true".to_owned()],
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_secs(1),
+        rise: 1,
+        fall: 1,
+        user: None,
+        shell: false,
+    };
+    Track { name: name.to_owned(), what: TrackWhat::Script(script), weight }
 }
 
-impl Bench {
-    fn new() -> Self {
-        let now = Instant::now();
-        let settings = Settings { priority: 200, lb_timeout: TIMEOUT, hold_down: HOLD };
-        let mut bench = Self { tracker: Tracker::new(settings, now), now };
-        assert_eq!(bench.actions(), [Action::Connect]);
-        bench
-    }
-
-    /// A tracker whose lb has been up for long.
-    fn up() -> Self {
-        let mut bench = Self::new();
-        bench.tracker.handle_connected(bench.now);
-        bench.beat(Health::Up, FLAP_MEMORY + HOLD);
-        assert_eq!(bench.tracker.effective(), Effective { priority: Some(200), cause: Cause::LbUp });
-        bench.actions();
-        bench
-    }
-
-    fn actions(&mut self) -> Vec<Action> {
-        std::iter::from_fn(|| self.tracker.poll_action()).collect()
-    }
-
-    fn health(&mut self, health: Health) {
-        self.tracker.handle_health(health, self.now);
-    }
-
-    /// Time passes; the tracker is woken as it asks; a missing lb stays missing.
-    fn wait(&mut self, time: Duration) {
-        let end = self.now + time;
-        while let Some(due) = self.tracker.poll_timeout().filter(|due| *due <= end) {
-            self.now = due;
-            self.tracker.handle_timeout(due);
-            assert!(self.tracker.poll_timeout().is_none_or(|next| next > due), "a timer that does not move on");
-        }
-        self.now = end;
-    }
-
-    /// The lb says `health` every beat, now first, for `time`.
-    fn beat(&mut self, health: Health, time: Duration) {
-        let end = self.now + time;
-        while self.now < end {
-            self.health(health);
-            self.wait(BEAT.min(end - self.now));
-        }
-    }
-
-    /// How long a steady `health` takes until the effective priority is `priority`.
-    fn time_to(&mut self, health: Health, priority: u8) -> Duration {
-        let start = self.now;
-        for _ in 0..100_000 {
-            if self.tracker.effective().priority == Some(priority) {
-                return self.now - start;
-            }
-            self.beat(health, MS);
-        }
-        panic!("priority {priority} never comes back");
-    }
+fn file(name: &str, weight: i16) -> Track {
+    Track { name: name.to_owned(), what: TrackWhat::File { path: PathBuf::from("/run/x") }, weight }
 }
 
-fn effective(priority: Option<u8>, cause: Cause) -> Action {
-    Action::Effective(Effective { priority, cause })
+fn interface(name: &str, weight: i16) -> Track {
+    Track { name: name.to_owned(), what: TrackWhat::Interface { name: "eth1".to_owned() }, weight }
 }
+
+/// A tracker whose lb is up, with the actions so far taken.
+fn up(tracks: &[Track]) -> (Tracker, Instant) {
+    let now = Instant::now();
+    let mut tracker = Tracker::new(SETTINGS, Tracks::new(tracks), now);
+    tracker.handle_connected(now);
+    tracker.handle_health(Health::Up, now);
+    tracker.handle_timeout(now + HOLD);
+    actions(&mut tracker);
+    (tracker, now + HOLD)
+}
+
+fn actions(tracker: &mut Tracker) -> Vec<Action> {
+    std::iter::from_fn(|| tracker.poll_action()).collect()
+}
+
+fn priority(tracker: &Tracker) -> (Option<u8>, Cause) {
+    let effective = tracker.standing().effective(100);
+    (effective.priority, effective.cause)
+}
+
+const T0: TrackId = TrackId(0);
+const T1: TrackId = TrackId(1);
 
 #[test]
-fn the_first_start_waits_for_the_lb_and_then_for_the_hold_down() {
-    let mut bench = Bench::new();
-    assert_eq!(bench.tracker.effective(), Effective { priority: None, cause: Cause::LbNotSeen });
-    bench.tracker.handle_connected(bench.now);
-    bench.health(Health::Up);
-    assert_eq!(bench.actions(), [effective(None, Cause::LbHeldDown)]);
-    bench.wait(HOLD - MS);
-    assert_eq!(bench.actions(), []);
-    bench.wait(MS);
-    assert_eq!(bench.actions(), [effective(Some(200), Cause::LbUp)]);
-}
-
-#[test]
-fn an_absent_lb_is_tried_every_twenty_milliseconds() {
-    let mut bench = Bench::new();
-    bench.tracker.handle_lost(bench.now);
-    bench.wait(RECONNECT - MS);
-    assert_eq!(bench.actions(), []);
-    for _ in 0..5 {
-        bench.wait(MS);
-        assert_eq!(bench.actions(), [Action::Connect]);
-        bench.tracker.handle_lost(bench.now);
-        bench.wait(RECONNECT - MS);
-        assert_eq!(bench.actions(), []);
-    }
-    assert_eq!(bench.tracker.effective().cause, Cause::LbNotSeen);
-}
-
-#[test]
-fn every_bad_word_counts_at_once() {
-    for (health, expected) in [
-        (Health::Down, effective(None, Cause::LbDown)),
-        (Health::Degraded, effective(Some(LAST_RESORT), Cause::LbDegraded)),
+fn each_weight_does_what_it_says() {
+    for (track, verdict, expected) in [
+        (script("s", 0), Verdict::Pending, (None, Cause::TrackPending(T0))),
+        (script("s", 0), Verdict::Failed, (None, Cause::TrackFailed(T0))),
+        (script("s", 0), Verdict::Good, (Some(100), Cause::LbUp)),
+        (script("s", -20), Verdict::Pending, (Some(80), Cause::TrackPending(T0))),
+        (script("s", -20), Verdict::Failed, (Some(80), Cause::TrackFailed(T0))),
+        (script("s", -20), Verdict::Good, (Some(100), Cause::LbUp)),
+        (script("s", 20), Verdict::Pending, (Some(100), Cause::TrackPending(T0))),
+        (script("s", 20), Verdict::Failed, (Some(100), Cause::TrackFailed(T0))),
+        (script("s", 20), Verdict::Good, (Some(120), Cause::TrackGood(T0))),
+        (file("f", 0), Verdict::Value(0), (Some(100), Cause::LbUp)),
+        (file("f", 0), Verdict::Value(-1), (None, Cause::TrackValue(T0))),
+        (file("f", 2), Verdict::Value(5), (Some(110), Cause::TrackValue(T0))),
+        (file("f", 2), Verdict::Value(-5), (Some(90), Cause::TrackValue(T0))),
+        (file("f", -2), Verdict::Value(5), (Some(90), Cause::TrackValue(T0))),
+        (file("f", -2), Verdict::Value(i32::MIN), (Some(254), Cause::TrackValue(T0))),
+        (file("f", 253), Verdict::Value(i32::MIN), (Some(2), Cause::TrackValue(T0))),
+        (interface("i", 0), Verdict::of_interface(false), (None, Cause::TrackFailed(T0))),
+        (interface("i", 0), Verdict::of_interface(true), (Some(100), Cause::LbUp)),
+        (interface("i", -253), Verdict::of_interface(false), (Some(2), Cause::TrackFailed(T0))),
     ] {
-        let mut bench = Bench::up();
-        bench.health(health);
-        assert_eq!(bench.actions(), [expected]);
+        let (mut tracker, now) = up(std::slice::from_ref(&track));
+        tracker.handle_track(0, verdict, now);
+        assert_eq!(priority(&tracker), expected, "{track:?} {verdict:?}");
     }
-    let mut bench = Bench::up();
-    bench.tracker.handle_lost(bench.now);
-    assert_eq!(bench.actions(), [effective(None, Cause::LbGone)]);
 }
 
 #[test]
-fn silence_counts_after_the_timeout_and_a_word_ends_it() {
-    let mut bench = Bench::up();
-    bench.health(Health::Up);
-    bench.wait(TIMEOUT - MS);
-    assert_eq!(bench.actions(), []);
-    bench.wait(MS);
-    assert_eq!(bench.actions(), [effective(None, Cause::LbSilent)]);
-    assert_eq!(bench.tracker.poll_timeout(), None, "a frozen lb is waited for, not reconnected to");
-    bench.beat(Health::Up, HOLD);
-    assert_eq!(bench.actions(), [effective(None, Cause::LbHeldDown), effective(Some(200), Cause::LbUp)]);
-}
-
-#[test]
-fn an_lb_that_accepts_and_never_speaks_is_silent() {
-    let mut bench = Bench::new();
-    bench.tracker.handle_connected(bench.now);
-    bench.wait(TIMEOUT);
-    assert_eq!(bench.actions(), [effective(None, Cause::LbSilent)]);
-}
-
-#[test]
-fn our_own_pause_is_not_the_lbs_silence() {
-    let mut bench = Bench::up();
-    bench.health(Health::Up);
-    bench.now += TIMEOUT * 2 + MS;
-    bench.tracker.handle_timeout(bench.now);
-    assert_eq!(bench.actions(), []);
-    bench.wait(TIMEOUT);
-    assert_eq!(bench.actions(), [effective(None, Cause::LbSilent)]);
-}
-
-#[test]
-fn a_fall_during_the_hold_down_starts_it_anew() {
-    let mut bench = Bench::up();
-    bench.health(Health::Down);
-    bench.health(Health::Up);
-    bench.wait(HOLD - MS);
-    bench.health(Health::Down);
-    bench.health(Health::Up);
-    bench.wait(HOLD - MS);
-    assert_eq!(bench.tracker.effective().priority, None);
-    bench.wait(MS);
-    assert_eq!(bench.tracker.effective().priority, Some(200));
-}
-
-#[test]
-fn from_fault_a_degraded_lb_becomes_the_last_resort_and_then_rises() {
-    let mut bench = Bench::up();
-    bench.tracker.handle_lost(bench.now);
-    bench.tracker.handle_connected(bench.now);
-    assert_eq!(bench.time_to(Health::Degraded, LAST_RESORT), HOLD);
-    assert_eq!(bench.time_to(Health::Up, 200), HOLD);
-    let falls_and_rises = [
-        effective(None, Cause::LbGone),
-        effective(None, Cause::LbHeldDown),
-        effective(Some(LAST_RESORT), Cause::LbDegraded),
-        effective(Some(LAST_RESORT), Cause::LbUnsteady),
-        effective(Some(200), Cause::LbUp),
-    ];
-    assert_eq!(bench.actions(), falls_and_rises);
-}
-
-#[test]
-fn flapping_doubles_the_time_to_full_rank_but_never_keeps_the_host_out() {
-    let mut bench = Bench::up();
-    let mut times = Vec::new();
-    for _ in 0..9 {
-        bench.tracker.handle_lost(bench.now);
-        bench.tracker.handle_connected(bench.now);
-        let fit = bench.time_to(Health::Up, if times.is_empty() { 200 } else { LAST_RESORT });
-        assert_eq!(fit, HOLD, "the last resort is there after the plain hold-down");
-        times.push(fit + bench.time_to(Health::Up, 200));
-        bench.beat(Health::Up, Duration::from_secs(1));
+fn the_owner_is_faulted_but_never_adjusted_and_others_do_not_become_owners() {
+    let standing = |level, adjustment| Standing { level, adjustment, cause: Cause::LbUp };
+    for (level, adjustment, base, expected) in [
+        (Level::Full, -100, 255, Some(255)),
+        (Level::Degraded, 0, 255, Some(LAST_RESORT)),
+        (Level::Fault, 0, 255, None),
+        (Level::Full, 253, 100, Some(254)),
+        (Level::Full, -253, 254, Some(2)),
+        (Level::Full, 0, 254, Some(254)),
+        (Level::Full, -1, 2, Some(2)),
+        (Level::Degraded, 50, 100, Some(LAST_RESORT)),
+        (Level::Full, i16::MIN, 100, Some(2)),
+        (Level::Full, i16::MAX, 100, Some(254)),
+    ] {
+        assert_eq!(standing(level, adjustment).effective(base).priority, expected, "{level} {adjustment} {base}");
     }
-    let expected = [60, 180, 300, 540, 1020, 1980, 3900, 5060, 5060].map(Duration::from_millis);
-    assert_eq!(times, expected);
-    bench.beat(Health::Up, FLAP_MEMORY);
-    bench.tracker.handle_lost(bench.now);
-    bench.tracker.handle_connected(bench.now);
-    assert_eq!(bench.time_to(Health::Up, 200), HOLD, "ten steady seconds are forgiven");
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Step {
-    Connected,
-    Lost,
-    Health(Health),
-    Wait(u64),
+#[test]
+fn the_parts_are_told_before_the_whole_and_only_changes() {
+    let (mut tracker, now) = up(&[script("a", 0), script("b", -30)]);
+    tracker.handle_track(0, Verdict::Good, now);
+    let standing = Standing { level: Level::Full, adjustment: -30, cause: Cause::TrackPending(T1) };
+    let part = |id, state, effect| Action::Part(Part::Track { id, state, effect });
+    assert_eq!(actions(&mut tracker), [part(T0, TrackState::Good, Effect::None), Action::Standing(standing)]);
+    tracker.handle_track(0, Verdict::Good, now);
+    assert_eq!(actions(&mut tracker), []);
+    tracker.handle_track(1, Verdict::Failed, now);
+    let standing = Standing { cause: Cause::TrackFailed(T1), ..standing };
+    let effect = Effect::Adjust(-30);
+    assert_eq!(actions(&mut tracker), [part(T1, TrackState::Failed, effect), Action::Standing(standing)]);
+    tracker.handle_health(Health::Down, now);
+    assert_eq!(
+        actions(&mut tracker),
+        [
+            Action::Part(Part::Lb { level: Level::Fault, cause: Cause::LbDown }),
+            Action::Standing(Standing { level: Level::Fault, adjustment: -30, cause: Cause::LbDown }),
+        ]
+    );
+    tracker.handle_track(7, Verdict::Failed, now);
+    assert_eq!(actions(&mut tracker), [], "a track that does not exist");
+}
+
+#[test]
+fn weights_add_up_and_the_largest_loss_is_the_cause() {
+    let (mut tracker, now) = up(&[script("a", -10), script("b", -30), script("c", 5)]);
+    for index in 0..3 {
+        tracker.handle_track(index, Verdict::Failed, now);
+    }
+    assert_eq!(priority(&tracker), (Some(60), Cause::TrackFailed(T1)));
+    tracker.handle_track(2, Verdict::Good, now);
+    assert_eq!(priority(&tracker), (Some(65), Cause::TrackFailed(T1)));
+    tracker.handle_track(1, Verdict::Good, now);
+    assert_eq!(priority(&tracker), (Some(95), Cause::TrackFailed(T0)));
+    tracker.handle_track(0, Verdict::Good, now);
+    assert_eq!(priority(&tracker), (Some(105), Cause::TrackGood(TrackId(2))));
+}
+
+#[test]
+fn an_interface_is_decided_at_once_and_held_down_when_it_comes_back() {
+    let (mut tracker, mut now) = up(&[interface("i", 0)]);
+    tracker.handle_track(0, Verdict::Good, now);
+    assert_eq!(priority(&tracker), (Some(100), Cause::LbUp));
+    tracker.handle_track(0, Verdict::Failed, now);
+    assert_eq!(priority(&tracker), (None, Cause::TrackFailed(T0)));
+    tracker.handle_track(0, Verdict::Good, now);
+    assert_eq!(priority(&tracker), (None, Cause::TrackHeldDown(T0)));
+    now += HOLD;
+    assert_eq!(tracker.poll_timeout(), Some(now));
+    tracker.handle_timeout(now);
+    assert_eq!(priority(&tracker), (Some(100), Cause::LbUp));
+    // Again within the flap memory: by way of the last resort, and longer.
+    tracker.handle_track(0, Verdict::Failed, now);
+    tracker.handle_track(0, Verdict::Good, now);
+    now += HOLD;
+    tracker.handle_timeout(now);
+    assert_eq!(priority(&tracker), (Some(LAST_RESORT), Cause::TrackHeldDown(T0)));
+    now += HOLD * 2;
+    assert_eq!(tracker.poll_timeout(), Some(now));
+    tracker.handle_timeout(now);
+    assert_eq!(priority(&tracker), (Some(100), Cause::LbUp));
+}
+
+#[test]
+fn a_reload_keeps_verdicts_of_what_stays_and_does_not_fault_what_is_new() {
+    let old = [script("a", 0), interface("i", -10), file("f", 1)];
+    let (mut tracker, now) = up(&old);
+    tracker.handle_track(0, Verdict::Good, now);
+    tracker.handle_track(1, Verdict::Failed, now);
+    tracker.handle_track(2, Verdict::Value(7), now);
+    assert_eq!(priority(&tracker).0, Some(97));
+    actions(&mut tracker);
+    let new = [file("f", 2), script("new", 0), interface("i", -20), script("a", 0), script("other", -50)];
+    let given_back = tracker.handle_settings(SETTINGS, Tracks::reloaded(&old, &new));
+    assert_eq!(given_back.len(), 3);
+    assert_eq!(priority(&tracker), (Some(94), Cause::TrackFailed(TrackId(2))));
+    let parts = actions(&mut tracker);
+    let tracks = parts.iter().filter(|action| matches!(action, Action::Part(Part::Track { .. }))).count();
+    assert_eq!((tracks, parts.len()), (5, 6), "every track and the new standing: {parts:?}");
+    tracker.handle_track(1, Verdict::Failed, now);
+    assert_eq!(priority(&tracker), (None, Cause::TrackFailed(T1)));
+    // Another command is another thing.
+    let mut changed = script("a", 0);
+    if let TrackWhat::Script(script) = &mut changed.what {
+        script.command.push("-v".to_owned());
+    }
+    let new_tracks = Tracks::reloaded(&new, std::slice::from_ref(&changed));
+    let given_back = tracker.handle_settings(SETTINGS, new_tracks);
+    assert_eq!(given_back.len(), 5);
+    assert_eq!(priority(&tracker), (Some(100), Cause::LbUp));
+}
+
+#[test]
+fn the_state_shows_every_part_by_name() {
+    let tracks = [script("disk", -20), file("drain", 0)];
+    let (mut tracker, now) = up(&tracks);
+    let (mut shown, names) = (Shown::new(&tracks), Names::new(&tracks));
+    tracker.handle_track(0, Verdict::Failed, now);
+    tracker.handle_track(1, Verdict::Value(3), now);
+    let changes: Vec<_> = actions(&mut tracker)
+        .into_iter()
+        .filter_map(|action| match action {
+            Action::Part(part) => shown.apply(part),
+            Action::Connect | Action::Standing(_) => None,
+        })
+        .map(|change| format!("{} {} {} {}", change.name, change.from, change.to, change.effect.unwrap_or_default()))
+        .collect();
+    assert_eq!(changes, ["disk pending failed -20", "drain pending 3 fault"]);
+    let json = serde_json::to_value(&shown).unwrap();
+    assert_eq!(json["tracks"][0]["effect"], "-20");
+    assert_eq!(json["tracks"][0]["kind"], "script");
+    assert_eq!(json["tracks"][1]["state"], "3");
+    assert_eq!(names.cause(tracker.standing().cause), "track \"drain\" has its number");
+    assert_eq!(tracker.standing().cause.to_string(), "track 2 has its number");
+    let reason = crate::fsm::Reason::Health(Cause::TrackFailed(T0));
+    assert_eq!(names.reason(reason), "track \"disk\" has failed");
+    assert_eq!(shown.state(&script("disk", 7)), Some(TrackState::Failed));
+    assert_eq!(shown.state(&file("disk", 7)), None, "another object");
+    let shown = shown.reloaded(&[file("other", 1), script("disk", -5)]);
+    assert_eq!((shown.tracks[0].state.as_str(), shown.tracks[1].state.as_str()), ("pending", "failed"));
+    assert_eq!(shown.tracks[1].weight, -5);
+}
+
+fn any_verdict() -> impl Strategy<Value = Verdict> {
+    prop_oneof![
+        Just(Verdict::Pending),
+        Just(Verdict::Good),
+        Just(Verdict::Failed),
+        (-300_i32..300).prop_map(Verdict::Value)
+    ]
 }
 
 proptest! {
     #[test]
-    fn the_priority_is_never_better_than_the_lbs_last_word(steps in prop::collection::vec(
-        prop_oneof![
-            Just(Step::Connected),
-            Just(Step::Lost),
-            prop_oneof![Just(Health::Up), Just(Health::Degraded), Just(Health::Down)].prop_map(Step::Health),
-            (0_u64..400).prop_map(Step::Wait),
-        ],
-        1..200,
-    )) {
-        let mut bench = Bench::new();
-        let mut given = bench.tracker.effective();
-        let mut word = None;
-        for step in steps {
-            match step {
-                Step::Connected => { bench.tracker.handle_connected(bench.now); word = None; }
-                Step::Lost => { bench.tracker.handle_lost(bench.now); word = None; }
-                Step::Health(health) => { bench.health(health); word = Some(health); }
-                Step::Wait(millis) => bench.wait(Duration::from_millis(millis)),
+    fn any_verdicts_leave_a_priority_within_bounds_and_no_room_is_outgrown(
+        weights in prop::collection::vec(-253_i16..=253, 0..12),
+        steps in prop::collection::vec((0_usize..12, any_verdict(), 0_u64..100), 0..100),
+        base in 2_u8..=254,
+    ) {
+        let kinds: [fn(&str, i16) -> Track; 3] = [script, file, interface];
+        let tracks: Vec<_> = weights.iter().enumerate().map(|(n, weight)| kinds[n % 3]("t", *weight)).collect();
+        let (mut tracker, mut now) = up(&tracks);
+        let room = tracker.tracks.actions.capacity();
+        let mut told = tracker.standing();
+        let mut last = vec![Verdict::Pending; tracks.len()];
+        for (index, verdict, millis) in steps {
+            now += Duration::from_millis(millis);
+            if tracker.poll_timeout().is_some_and(|due| due <= now) {
+                tracker.handle_timeout(now);
             }
-            for action in bench.actions() {
-                if let Action::Effective(effective) = action {
-                    prop_assert_ne!(effective, given, "told twice");
-                    given = effective;
+            tracker.handle_track(index, verdict, now);
+            if let Some(last) = last.get_mut(index) {
+                *last = verdict;
+            }
+            for action in actions(&mut tracker) {
+                if let Action::Standing(standing) = action {
+                    prop_assert_ne!(standing, told, "told twice");
+                    told = standing;
                 }
             }
-            prop_assert_eq!(given, bench.tracker.effective());
-            let best = match word {
-                None | Some(Health::Down) => None,
-                Some(Health::Degraded) => Some(LAST_RESORT),
-                Some(Health::Up) => Some(200),
-            };
-            prop_assert!(given.priority <= best, "{given:?} though the lb said {word:?}");
+            prop_assert_eq!(told, tracker.standing());
+            prop_assert_eq!(tracker.tracks.actions.capacity(), room, "the real-time thread would have allocated");
+            match told.effective(base).priority {
+                None => prop_assert_eq!(told.level, Level::Fault),
+                Some(LAST_RESORT) => prop_assert_eq!(told.level, Level::Degraded),
+                Some(priority) => prop_assert!((2..=254).contains(&priority)),
+            }
+            let faulty = weights.iter().zip(&last).any(|(weight, verdict)| *weight == 0 && match verdict {
+                Verdict::Good | Verdict::Value(0) => false,
+                Verdict::Failed | Verdict::Pending | Verdict::Value(_) => true,
+            });
+            prop_assert!(!faulty || told.level == Level::Fault, "{:?}", last);
         }
     }
 }

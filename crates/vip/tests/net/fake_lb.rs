@@ -3,12 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 
 use evermq_daemon::health::HEALTH_BEAT;
+use serde_json::json;
 
 pub struct FakeLb {
     path: PathBuf,
@@ -28,6 +29,8 @@ struct State {
     alive: bool,
     listener: Option<UnixListener>,
     clients: Vec<UnixStream>,
+    /// Other lbs' clients, each with the address that it has connected to.
+    others: Vec<(SocketAddr, SocketAddr)>,
 }
 
 impl FakeLb {
@@ -71,6 +74,11 @@ impl FakeLb {
         self.shared.changed.notify_all();
     }
 
+    /// Says that another lb has these clients.
+    pub fn knows(&self, clients: &[(SocketAddr, SocketAddr)]) {
+        self.shared.state.lock().unwrap().others = clients.to_vec();
+    }
+
     /// kill -9: every connection ends, nobody listens.
     pub fn die(&self) {
         let mut state = self.shared.state.lock().unwrap();
@@ -94,8 +102,11 @@ fn serve(client: UnixStream, shared: &Shared) {
     if BufReader::new(&client).read_line(&mut request).is_err() {
         return;
     }
-    assert_eq!(request, "{\"request\":\"health\"}\n");
     let mut state = shared.state.lock().unwrap();
+    if request == "{\"request\":\"clients\"}\n" {
+        return tell_others(&client, &state.others);
+    }
+    assert_eq!(request, "{\"request\":\"health\"}\n");
     loop {
         if let Some(word) = state.word
             && writeln!(&client, "{{\"health\":\"{word}\"}}").is_err()
@@ -107,4 +118,16 @@ fn serve(client: UnixStream, shared: &Shared) {
             return;
         }
     }
+}
+
+fn tell_others(mut to: &UnixStream, others: &[(SocketAddr, SocketAddr)]) {
+    let mut text = json!({ "rate": 5000, "peers": [{ "name": "lb1", "clients": others.len() }] }).to_string();
+    for chunk in others.chunks(256) {
+        let entries = chunk.iter().map(|(client, vip)| json!([client.ip(), client.port(), vip.ip(), vip.port()]));
+        text += &format!("\n{}", serde_json::Value::Array(entries.collect()));
+    }
+    text += "\n{\"end\":true}\n";
+    // One that does not listen to the end need not be told.
+    let _ = to.write_all(text.as_bytes());
+    let _ = to.shutdown(Shutdown::Both);
 }

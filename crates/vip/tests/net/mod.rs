@@ -12,12 +12,13 @@
 #![expect(clippy::print_stderr, reason = "a failed test shows what the daemons wrote")]
 
 pub mod fake_lb;
+pub mod keepalived;
 mod privilege;
 pub mod service;
 pub mod watch;
 
 use std::fs::{self, File};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -33,8 +34,10 @@ use fake_lb::FakeLb;
 use watch::AddressWatch;
 
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
-/// For whatever should happen in milliseconds, on a machine that may be very busy.
-pub const SOON: Duration = Duration::from_secs(5);
+/// The VIP of a network that speaks IPv6.
+pub const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100);
+/// For whatever should happen in milliseconds, or with VRRP 2 in six seconds, on a machine that may be very busy.
+pub const SOON: Duration = Duration::from_secs(15);
 
 static NETS: AtomicU32 = AtomicU32::new(0);
 
@@ -45,11 +48,24 @@ pub struct Options {
     pub interval: &'static str,
     pub preempt: bool,
     pub lb_timeout: &'static str,
+    pub tickle: bool,
+    /// With one of IPv6 the hosts have addresses of that family, too.
+    pub vip: IpAddr,
+    /// Further lines.
+    pub more: &'static str,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { adverts: "unicast", interval: "20ms", preempt: false, lb_timeout: "500ms" }
+        Self {
+            adverts: "unicast",
+            interval: "20ms",
+            preempt: false,
+            lb_timeout: "500ms",
+            tickle: true,
+            vip: VIP.into(),
+            more: "",
+        }
     }
 }
 
@@ -64,6 +80,8 @@ pub struct Net {
 pub struct Host {
     pub name: &'static str,
     pub address: Ipv4Addr,
+    /// It has this one where the VIP is one of IPv6.
+    pub address6: Ipv6Addr,
     pub namespace: String,
     pub lb: FakeLb,
     pub vip: AddressWatch,
@@ -108,6 +126,13 @@ impl Net {
         run("ip", &[&["-n", switch, "link", "add", &port][..], &peer].concat());
         run("ip", &["-n", switch, "link", "set", &port, "master", "br0", "up"]);
         run("ip", &["-n", &namespace, "address", "add", &format!("{address}/24"), "dev", "eth0"]);
+        if self.options.vip.is_ipv6() {
+            // Without a wait for duplicate address detection.
+            run("ip", &["-n", &namespace, "link", "set", "eth0", "addrgenmode", "none"]);
+            for own in [format!("fe80::{number}/64"), format!("{}/64", address6(number))] {
+                run("ip", &["-n", &namespace, "address", "add", &own, "dev", "eth0", "nodad"]);
+            }
+        }
         run("ip", &["-n", &namespace, "link", "set", "lo", "up"]);
         run("ip", &["-n", &namespace, "link", "set", "eth0", "up"]);
         let config = directory.join("evermq.toml");
@@ -115,8 +140,9 @@ impl Net {
         Host {
             name,
             address,
+            address6: address6(number),
             lb: FakeLb::new(&directory.join("run/lb.sock")),
-            vip: AddressWatch::start(&namespace, VIP),
+            vip: AddressWatch::start(&namespace, self.options.vip),
             namespace,
             directory,
             config,
@@ -128,20 +154,27 @@ impl Net {
 
     /// The cluster file; only `run_dir` differs, as the hosts share one file system here.
     fn file(&self, directory: &Path) -> String {
-        let Options { adverts, interval, preempt, lb_timeout } = &self.options;
+        let Options { adverts, interval, preempt, lb_timeout, tickle, vip, more } = &self.options;
+        let own6 = |number| {
+            if vip.is_ipv6() { format!("address6 = \"{}\"", address6(number)) } else { String::new() }
+        };
         format!(
             r#"
             [cluster]
             name = "test"
             run_dir = "{run_dir}"
             [vip]
-            address = "{VIP}"
+            address = "{vip}"
             vrid = 51
             advert_interval = "{interval}"
             adverts = "{adverts}"
             preempt = {preempt}
             garp_repeat_delay = "1s"
             lb_timeout = "{lb_timeout}"
+            tickle = {tickle}
+            {more}
+            [lb]
+            listen = "[::]:9000"
             [tls]
             ca = "ca.crt"
             cert = "host.crt"
@@ -149,10 +182,12 @@ impl Net {
             [[hosts]]
             name = "lb1"
             address = "10.77.0.1"
+            {lb1}
             roles = ["lb"]
             [[hosts]]
             name = "lb2"
             address = "10.77.0.2"
+            {lb2}
             roles = ["lb"]
             [[hosts]]
             name = "broker1"
@@ -164,6 +199,8 @@ impl Net {
             roles = ["broker"]
             "#,
             run_dir = directory.join("run").display(),
+            lb1 = own6(1),
+            lb2 = own6(2),
         )
     }
 
@@ -208,6 +245,56 @@ impl Drop for Net {
 }
 
 impl Host {
+    /// Writes keys into the `[vip]` section of the cluster file.
+    pub fn set_vip(&self, keys: &str) {
+        self.edit("[vip]\n", &format!("[vip]\n{keys}\n"));
+    }
+
+    /// Replaces a part of the cluster file.
+    pub fn edit(&self, from: &str, to: &str) {
+        let text = fs::read_to_string(&self.config).unwrap();
+        assert!(text.contains(from), "{from:?} is not in the cluster file:\n{text}");
+        self.write_config(&text.replace(from, to));
+    }
+
+    /// Adds sections to the cluster file.
+    pub fn append(&self, sections: &str) {
+        let text = fs::read_to_string(&self.config).unwrap();
+        self.write_config(&format!("{text}\n{sections}\n"));
+    }
+
+    /// By a new file that takes the old one's place, as editors do.
+    fn write_config(&self, text: &str) {
+        let new = self.config.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(&new, &self.config).unwrap();
+    }
+
+    /// The daemon's answer to the control request `reload`.
+    pub fn reload(&self) -> Result<Value, String> {
+        let request = serde_json::json!({ "request": "reload" });
+        evermq_daemon::control::request(&self.directory.join("run/vip.sock"), &request, 2 * SOON)
+            .map_err(|error| error.to_string())
+    }
+
+    /// The daemon's answer to the control request `metrics`.
+    pub fn metrics(&self) -> String {
+        let request = serde_json::json!({ "request": "metrics" });
+        let text = evermq_daemon::control::request(&self.directory.join("run/vip.sock"), &request, SOON).unwrap();
+        text.as_str().unwrap().to_owned()
+    }
+
+    /// A file beside the cluster file.
+    pub fn file_beside(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Whether some interface has the address.
+    pub fn has(&self, address: &str) -> bool {
+        let shown = self.command("ip").args(["-oneline", "address"]).output().unwrap();
+        String::from_utf8_lossy(&shown.stdout).contains(&format!(" {address}/"))
+    }
+
     /// A command in this host's namespace.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         // `ip netns exec` would mount /sys anew, which a user namespace in a container may not.
@@ -238,24 +325,6 @@ impl Host {
         self.spawn(command);
     }
 
-    /// Starts keepalived with VRRP 3 at 20 ms on the VIP, by multicast or to `peer`.
-    pub fn start_keepalived(&mut self, priority: u8, peer: Option<Ipv4Addr>) {
-        let unicast = peer
-            .map_or_else(String::new, |peer| format!("unicast_src_ip {}\n  unicast_peer {{ {peer} }}", self.address));
-        let config = self.directory.join("keepalived.conf");
-        let text = format!(
-            "global_defs {{\n  vrrp_version 3\n}}\nvrrp_instance VIP {{\n  state BACKUP\n  interface eth0\n  \
-             virtual_router_id 51\n  priority {priority}\n  advert_int 0.02\n  {unicast}\n  \
-             virtual_ipaddress {{ {VIP}/32 dev eth0 }}\n}}\n"
-        );
-        fs::write(&config, text).unwrap();
-        let mut command = self.command("keepalived");
-        command.args(["--dont-fork", "--log-console", "--vrrp", "--use-file"]).arg(config);
-        command.arg("--pid").arg(self.directory.join("keepalived.pid"));
-        command.arg("--vrrp_pid").arg(self.directory.join("keepalived-vrrp.pid"));
-        self.spawn(command);
-    }
-
     pub fn spawn(&mut self, mut command: Command) {
         assert!(self.daemon.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(self.directory.join("log")).unwrap();
@@ -278,12 +347,59 @@ impl Host {
         self.daemon.as_ref().expect("a daemon runs").id()
     }
 
+    /// Process id of the daemon's guard.
+    pub fn guard(&self) -> Option<u32> {
+        let parent = format!("PPid:\t{}", self.pid());
+        let is_guard = |pid: &u32| {
+            let read = |file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            String::from_utf8_lossy(&read("status")).lines().any(|line| line == parent)
+                && read("cmdline").split(|byte| *byte == 0).any(|argument| argument == b"--guard")
+        };
+        let processes = fs::read_dir("/proc").unwrap();
+        processes.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).find(is_guard)
+    }
+
+    /// kill -9 of the daemon and, before it could act, of its guard.
+    pub fn kill_guard(&self) {
+        // Stopped, the daemon starts no other guard; the bound is far longer than two system calls.
+        self.signal(Signal::SIGSTOP);
+        kill(Pid::from_raw(self.guard().unwrap().cast_signed()), Signal::SIGKILL).unwrap();
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
         self.ended();
     }
 
+    /// Removes the host's interface.
+    pub fn unplug(&self) {
+        run("ip", &["-n", &self.namespace, "link", "delete", "eth0"]);
+    }
+
+    /// Gives the host a second interface on the same switch, up and without an address but that of the link.
+    pub fn second_interface(&self, name: &str) {
+        let port = format!("{}b", self.port);
+        let peer = ["type", "veth", "peer", "name", name, "netns", &self.namespace];
+        run("ip", &[&["-n", &self.switch, "link", "add", &port][..], &peer].concat());
+        run("ip", &["-n", &self.switch, "link", "set", &port, "master", "br0", "up"]);
+        run("ip", &["-n", &self.namespace, "link", "set", name, "up"]);
+    }
+
+    /// Makes the host's interface anew; it is down and has no address.
+    pub fn plug(&self) {
+        let peer = ["type", "veth", "peer", "name", "eth0", "netns", &self.namespace];
+        run("ip", &[&["-n", &self.switch, "link", "add", &self.port][..], &peer].concat());
+        run("ip", &["-n", &self.switch, "link", "set", &self.port, "master", "br0", "up"]);
+    }
+
+    /// Cuts the host off, or joins it again, while its interface stays up: as a switch between others would.
+    pub fn cut(&self, cut: bool) {
+        let state = if cut { "disabled" } else { "forwarding" };
+        run("bridge", &["-n", &self.switch, "link", "set", "dev", &self.port, "state", state]);
+    }
+
+    /// Sets the other end of the host's interface up or down: it loses its carrier.
     pub fn cable(&self, state: &str) {
         run("ip", &["-n", &self.switch, "link", "set", &self.port, state]);
     }
@@ -322,6 +438,10 @@ impl Host {
             thread.join().unwrap()
         })
     }
+}
+
+fn address6(number: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, number.into())
 }
 
 /// Puts the calling thread into a namespace.

@@ -6,7 +6,7 @@
     reason = "tests stop at the first failure and use real time"
 )]
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -37,14 +37,14 @@ struct Log {
 }
 
 impl AddressWatch {
-    pub fn start(namespace: &str, address: Ipv4Addr) -> Self {
+    pub fn start(namespace: &str, address: IpAddr) -> Self {
         let log = Arc::<Log>::default();
         let (shared, namespace) = (log.clone(), namespace.to_owned());
         let (ready, listens) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             enter(&namespace);
             let mut socket = Socket::new(NETLINK_ROUTE).unwrap();
-            socket.bind(&SocketAddr::new(0, libc::RTMGRP_IPV4_IFADDR as u32)).unwrap();
+            socket.bind(&SocketAddr::new(0, (libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32)).unwrap();
             ready.send(()).unwrap();
             follow(&socket, address, &shared);
         });
@@ -79,7 +79,7 @@ impl AddressWatch {
     }
 }
 
-fn follow(socket: &Socket, address: Ipv4Addr, log: &Log) {
+fn follow(socket: &Socket, address: IpAddr, log: &Log) {
     let mut buffer = vec![0; 64 * 1024];
     while !log.stop.load(Ordering::Relaxed) {
         let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
@@ -99,8 +99,10 @@ fn follow(socket: &Socket, address: Ipv4Addr, log: &Log) {
     }
 }
 
-fn is(message: &AddressMessage, address: Ipv4Addr) -> bool {
-    message.attributes.contains(&AddressAttribute::Local(IpAddr::V4(address)))
+fn is(message: &AddressMessage, address: IpAddr) -> bool {
+    // IPv6 has no local address beside the address.
+    let own = [AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    own.iter().any(|own| message.attributes.contains(own))
 }
 
 /// Asserts that `condition` holds for the whole of `time`.

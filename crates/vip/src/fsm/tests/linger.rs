@@ -11,9 +11,13 @@ pub(super) fn expected_left(input: Input) -> Row {
             (Backup, vec![moved(Initialize, Backup, Reason::Health(cause))], Some(LINGER))
         }
         Input::Fit(Effective { priority: None, cause: Cause::LbSilent }) => removed,
-        Input::Fit(Effective { priority: None, .. }) | Input::Shutdown => unmoved,
+        Input::Fit(Effective { priority: None, .. })
+        | Input::Shutdown
+        | Input::Permission(_)
+        | Input::GroupLeads
+        | Input::GroupLeaves { .. } => unmoved,
         Input::Advert(Advert { source: OWN, .. } | Advert { priority: 0, .. }) => unmoved,
-        Input::Advert(_) | Input::AddressLost | Input::Timeout => removed,
+        Input::Advert(_) | Input::AddressLost | Input::Conflict | Input::Timeout => removed,
     }
 }
 
@@ -36,7 +40,16 @@ pub(super) fn expected_sunk(input: Input) -> Row {
         Input::Advert(Advert { source, .. }) => {
             (Backup, vec![Action::RemoveAddress, Action::Follows { master: source }], Some(LATER + DOWN_1))
         }
-        Input::AddressLost | Input::Timeout => (Backup, vec![Action::RemoveAddress], Some(DOWN_1)),
+        Input::Permission(_) | Input::GroupLeaves { .. } => unmoved,
+        Input::GroupLeads => {
+            let again = vec![
+                Action::SendGarp,
+                Action::SendAdvert { priority: LAST_RESORT },
+                moved(Backup, State::Master, Reason::Group),
+            ];
+            (State::Master, again, Some(LATER + INTERVAL))
+        }
+        Input::AddressLost | Input::Conflict | Input::Timeout => (Backup, vec![Action::RemoveAddress], Some(DOWN_1)),
     }
 }
 
@@ -45,11 +58,11 @@ fn the_slowest_successor_is_faster_than_the_address_goes() {
     for interval in [10, 20, 100, 1000, 40_950].map(Duration::from_millis) {
         let mut now = Instant::now();
         let settings = Settings { interval, ..settings(false) };
-        let mut leaver = Fsm::new(settings);
+        let mut leaver = Fsm::new(settings, now);
         leaver.handle_effective(fit(254), now);
         now += leaver.master_down_interval();
         leaver.handle_timeout(now);
-        let mut successor = Fsm::new(Settings { address: LOW, ..settings });
+        let mut successor = Fsm::new(Settings { address: LOW, ..settings }, now);
         successor.handle_effective(sunk(), now);
         successor.handle_advert(Advert { source: OWN, priority: 254, interval }, now);
         leaver.handle_shutdown(now);
@@ -65,7 +78,7 @@ fn the_slowest_successor_is_faster_than_the_address_goes() {
 fn without_a_peer_the_address_goes_at_once() {
     for input in [|fsm: &mut Fsm, now| fsm.handle_effective(unfit(), now), Fsm::handle_shutdown] {
         let mut now = Instant::now();
-        let mut fsm = Fsm::new(Settings { peers: false, ..settings(false) });
+        let mut fsm = Fsm::new(Settings { peers: false, ..settings(false) }, now);
         fsm.handle_effective(fit(100), now);
         now += DOWN;
         fsm.handle_timeout(now);
@@ -104,7 +117,7 @@ fn a_host_that_slept_through_its_linger_time_removes_the_address_before_all_else
 fn the_burst_is_repeated_when_the_host_that_left_has_surely_let_the_address_go() {
     let bursts = |left: bool, delay: Duration| {
         let mut now = Instant::now();
-        let mut fsm = Fsm::new(Settings { garp_repeat_delay: delay, ..settings(false) });
+        let mut fsm = Fsm::new(Settings { garp_repeat_delay: delay, ..settings(false) }, now);
         fsm.handle_effective(fit(100), now);
         fsm.handle_advert(advert(HIGH, 200), now);
         if left {
