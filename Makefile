@@ -4,7 +4,7 @@ SHELL := /bin/sh
 CARGO ?= cargo
 BIN := target/release
 
-.PHONY: help build demo test test-tools unit e2e lint bench-failover bench-mesh bench-broker bench-lb clean-lab
+.PHONY: help build demo test test-tools unit e2e lint soak-vip bench-failover bench-vip bench-mesh bench-broker bench-lb clean-lab
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,8 +32,15 @@ lint: ## format and clippy, warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
+soak-vip: test-tools ## a million faults on the virtual clock; then two minutes beside keepalived without a flap
+	$(CARGO) test --release -p evermq-vip --test soak -- --ignored --nocapture
+	$(CARGO) test -p evermq-vip --test keepalived_soak -- --ignored --nocapture
+
 bench-failover: build ## outage by fault, medians of 5, in the lab
 	EVERMQ_BIN_DIR=target/release $(CARGO) run --release -q -p evermq-e2e --bin bench-failover
+
+bench-vip: build ## the virtual IP beside keepalived: each fault, idle subscribers, cost; RUNS=1 FAULT='cable' for less
+	EVERMQ_BIN_DIR=target/release $(CARGO) run --release -q -p evermq-e2e --bin bench-vip -- $(or $(RUNS),5) "$(FAULT)"
 
 bench-mesh: build ## one publisher to one subscriber through the VIP, beside bridged mosquitto
 	EVERMQ_BIN_DIR=target/release $(CARGO) run --release -q -p evermq-e2e --bin bench-mesh

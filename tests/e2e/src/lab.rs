@@ -54,14 +54,27 @@ impl Lab {
     /// It does not come up; the text is the lab's own.
     #[must_use]
     pub fn up() -> Self {
+        Self::up_with(&[]).unwrap_or_else(|said| panic!("evermq lab up: {said}"))
+    }
+
+    /// The same with settings of the cluster file, such as `vip.preempt=true`.
+    ///
+    /// # Errors
+    /// What the lab says where it does not come up.
+    ///
+    /// # Panics
+    /// `evermq` cannot be run.
+    pub fn up_with(settings: &[&str]) -> Result<Self, String> {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let lab = Self {
             name: format!("e2e-{}-{number}", std::process::id()),
             directory: tempfile::tempdir().expect("a temporary directory"),
             programs: programs(),
         };
-        lab.must(["up"]);
-        lab
+        let mut command = lab.lab(["up"]);
+        command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+        let output = command.output().expect("evermq can be run");
+        if output.status.success() { Ok(lab) } else { Err(text(&output)) }
     }
 
     /// The directory of the programs under test.

@@ -1,4 +1,7 @@
 //! Clients that stay connected and reconnect at once when they are closed: when were they closed, when were they back?
+//!
+//! With `--idle` they only listen, as a subscriber does between two messages: their keep alive is 60 s, so what they learn of a
+//! server that has gone within a shorter run is what the network tells them.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,15 +10,13 @@ use clap::Args;
 use evermq_mqtt::packet::{Packet, QoS};
 use serde::Serialize;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Interval, sleep_until, timeout};
 
 use crate::connection;
 use crate::tls::{Connector, TlsArgs};
 
-/// An attempt that has not succeeded by then has failed; the next one follows at once.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
-/// Pause after a failed attempt, so that a refusing host is not hammered.
-const RETRY_PAUSE: Duration = Duration::from_millis(5);
+/// The first connections are made one by one; one that fails is made again until then.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(crate) struct HoldArgs {
@@ -30,6 +31,15 @@ pub(crate) struct HoldArgs {
     /// Milliseconds between a client's PINGREQs: who sends nothing learns nothing of a server that has gone
     #[arg(long, default_value_t = 200)]
     ping: u64,
+    /// Send nothing at all once subscribed
+    #[arg(long, conflicts_with = "ping")]
+    idle: bool,
+    /// Milliseconds after which an attempt to connect again has failed
+    #[arg(long, default_value_t = 500)]
+    attempt: u64,
+    /// Milliseconds between a failed attempt and the next one: many clients that are refused keep the machine busy
+    #[arg(long, default_value_t = 5)]
+    retry: u64,
     /// Milliseconds of the whole run, from when all are connected
     #[arg(long, default_value_t = 3_000)]
     duration: u64,
@@ -38,8 +48,10 @@ pub(crate) struct HoldArgs {
 /// One client was closed and came back; in milliseconds of wall time, so that another process can tell its own times.
 #[derive(Debug, Serialize)]
 pub(crate) struct Outage {
+    /// Number of the client, from 0.
+    client: u32,
     closed_ms: f64,
-    /// None where it was not back by the end.
+    /// Connected and subscribed again; none where it was not by the end.
     back_ms: Option<f64>,
 }
 
@@ -55,15 +67,17 @@ pub(crate) async fn run(args: HoldArgs) -> anyhow::Result<HoldResult> {
     let mut opened = Vec::new();
     for number in 0..args.clients {
         let id = format!("hold-{}-{number}", std::process::id());
-        opened.push((open(args.connect, &tls, &id).await?, id));
+        opened.push((open_patiently(args.connect, &tls, &id).await?, id));
     }
     // The caller waits for this line before it breaks anything.
     eprintln_ready();
     let end = Instant::now() + Duration::from_millis(args.duration);
     let mut clients = JoinSet::new();
-    for (connection, id) in opened {
-        let ping = Duration::from_millis(args.ping);
-        clients.spawn(hold(args.connect, tls.clone(), id, connection, ping, end));
+    for (number, (connection, id)) in (0..).zip(opened) {
+        let ping = (!args.idle).then_some(Duration::from_millis(args.ping));
+        let [attempt, retry] = [args.attempt, args.retry].map(Duration::from_millis);
+        let client = Client { number, address: args.connect, tls: tls.clone(), id, ping, attempt, retry, end };
+        clients.spawn(client.hold(connection));
     }
     let mut outages = Vec::new();
     while let Some(ended) = clients.join_next().await {
@@ -79,57 +93,89 @@ fn eprintln_ready() {
 
 type Connection = (connection::Sender, connection::Receiver);
 
-async fn open(address: SocketAddr, tls: &Connector, id: &str) -> anyhow::Result<Connection> {
-    let (mut sender, receiver) = connection::connect(address, tls, id).await?;
-    sender.put(&connection::subscribe(&format!("hold/{id}"), QoS::AtLeastOnce)?)?;
-    sender.flush().await?;
-    Ok((sender, receiver))
+/// Opens the first time, when nothing has been broken yet: a failure is an accident, unless it stays.
+async fn open_patiently(address: SocketAddr, tls: &Connector, id: &str) -> anyhow::Result<Connection> {
+    let deadline = Instant::now() + OPEN_TIMEOUT;
+    loop {
+        match open(address, tls, id).await {
+            Err(_) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
+            result => return result,
+        }
+    }
 }
 
-/// Reads until the connection ends, and pings.
-async fn stay((mut sender, mut receiver): Connection, ping: Duration) -> anyhow::Result<()> {
-    let mut ticks = tokio::time::interval(ping);
-    loop {
-        tokio::select! {
-            packet = receiver.next() => if packet?.is_none() { return Ok(()); },
-            _ = ticks.tick() => {
-                sender.put(&Packet::PingReq)?;
-                sender.flush().await?;
+/// Connects and subscribes; both are acknowledged.
+async fn open(address: SocketAddr, tls: &Connector, id: &str) -> anyhow::Result<Connection> {
+    let (mut sender, mut receiver) = connection::connect(address, tls, id).await?;
+    sender.put(&connection::subscribe(&format!("hold/{id}"), QoS::AtLeastOnce)?)?;
+    sender.flush().await?;
+    match receiver.next().await? {
+        Some(Packet::SubAck(_)) => Ok((sender, receiver)),
+        other => anyhow::bail!("no SUBACK but {other:?}"),
+    }
+}
+
+struct Client {
+    number: u32,
+    address: SocketAddr,
+    tls: Connector,
+    id: String,
+    /// None: it sends nothing.
+    ping: Option<Duration>,
+    attempt: Duration,
+    retry: Duration,
+    end: Instant,
+}
+
+impl Client {
+    async fn hold(self, connection: Connection) -> Vec<Outage> {
+        let mut outages = Vec::new();
+        let mut current = Some(connection);
+        loop {
+            if let Some(connection) = current.take() {
+                tokio::select! {
+                    () = sleep_until(self.end) => return outages,
+                    _ = self.stay(connection) => {}
+                }
+                outages.push(Outage { client: self.number, closed_ms: wall(), back_ms: None });
+            }
+            if Instant::now() >= self.end {
+                return outages;
+            }
+            match timeout(self.attempt, open(self.address, &self.tls, &self.id)).await {
+                Ok(Ok(connection)) => {
+                    if let Some(outage) = outages.last_mut() {
+                        outage.back_ms = Some(wall());
+                    }
+                    current = Some(connection);
+                }
+                Ok(Err(_)) | Err(_) => tokio::time::sleep(self.retry).await,
+            }
+        }
+    }
+
+    /// Reads until the connection ends, and pings.
+    async fn stay(&self, (mut sender, mut receiver): Connection) -> anyhow::Result<()> {
+        let mut ticks = self.ping.map(tokio::time::interval);
+        loop {
+            tokio::select! {
+                packet = receiver.next() => if packet?.is_none() { return Ok(()); },
+                () = tick(&mut ticks) => {
+                    sender.put(&Packet::PingReq)?;
+                    sender.flush().await?;
+                }
             }
         }
     }
 }
 
-async fn hold(
-    address: SocketAddr,
-    tls: Connector,
-    id: String,
-    connection: Connection,
-    ping: Duration,
-    end: Instant,
-) -> Vec<Outage> {
-    let mut outages = Vec::new();
-    let mut current = Some(connection);
-    loop {
-        if let Some(connection) = current.take() {
-            tokio::select! {
-                () = sleep_until(end) => return outages,
-                _ = stay(connection, ping) => {}
-            }
-            outages.push(Outage { closed_ms: wall(), back_ms: None });
+/// The next tick; without an interval, never.
+async fn tick(ticks: &mut Option<Interval>) {
+    match ticks {
+        Some(ticks) => {
+            ticks.tick().await;
         }
-        if Instant::now() >= end {
-            return outages;
-        }
-        match timeout(ATTEMPT_TIMEOUT, open(address, &tls, &id)).await {
-            Ok(Ok(connection)) => {
-                if let Some(outage) = outages.last_mut() {
-                    outage.back_ms = Some(wall());
-                }
-                current = Some(connection);
-            }
-            Ok(Err(_)) | Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
-        }
+        None => std::future::pending().await,
     }
 }
 

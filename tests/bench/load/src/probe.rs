@@ -41,6 +41,8 @@ pub(crate) struct ProbeResult {
     longest_gap_ms: f64,
     /// When it began, in milliseconds from the start of the run.
     gap_began_ms: f64,
+    /// From the last success to the end of the run, in milliseconds: an outage that goes on is no gap between two successes.
+    silent_at_end_ms: f64,
     /// Median time of a successful attempt, in milliseconds.
     median_connect_ms: f64,
 }
@@ -84,6 +86,7 @@ pub(crate) async fn run(args: ProbeArgs) -> anyhow::Result<ProbeResult> {
         failed,
         longest_gap_ms: gap.map_or(f64::from(u32::try_from(args.duration)?), |(gap, _)| milliseconds(gap)),
         gap_began_ms: gap.map_or(0.0, |(_, at)| milliseconds(at - begin)),
+        silent_at_end_ms: milliseconds(successes.last().map_or(begin, |(at, _)| *at).elapsed()),
         median_connect_ms: times.get(times.len() / 2).map_or(0.0, |took| milliseconds(*took)),
     })
 }
