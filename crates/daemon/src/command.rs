@@ -124,10 +124,18 @@ pub fn main<C, A: Args>(
     match run(config, line.own, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
+            tracing::error!("{}", with_causes(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes, but for those that it has told itself.
+fn with_causes(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }
 
 /// This machine's host name up to the first dot; empty where it is not valid UTF-8, which no cluster file can name.
@@ -168,4 +176,17 @@ fn refuse(program: &str, what: &dyn std::fmt::Display) -> ExitCode {
 fn say(what: &dyn std::fmt::Display) {
     // A closed standard output is the reader's choice.
     let _ = writeln!(std::io::stdout().lock(), "{what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = || std::io::Error::other("disk on fire");
+        let told = anyhow::Error::new(cause()).context("cannot read x: disk on fire; buy another");
+        assert_eq!(with_causes(&told), "cannot read x: disk on fire; buy another");
+        assert_eq!(with_causes(&anyhow::Error::new(cause()).context("cannot read x")), "cannot read x: disk on fire");
+    }
 }
