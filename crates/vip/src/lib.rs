@@ -40,6 +40,7 @@ pub mod link;
 pub mod mailbox;
 pub mod metrics;
 mod netlink;
+mod notices;
 pub mod opener;
 pub mod packet;
 mod pidfd;

@@ -69,7 +69,7 @@ fn the_vip_daemon_is_killed_and_leaves_no_stale_address() {
     let active = lab.holder();
     let gap = gap_during(&lab, || lab.signal(active, "evermq-vip", "KILL"));
     assert!(gap < 1_000.0, "no new connection for {gap} ms");
-    // The dead daemon's address is still there until it starts again, which removes it before anything else.
+    // Started again, it leaves the VIP where it has gone.
     lab.must(["start", active, "evermq-vip"]);
     assert_eq!(lab.holder(), Lab::other_lb(active));
     serves(&lab, &BOTH);

@@ -6,14 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use nix::sys::inotify::AddWatchFlags;
+
+use crate::notices::Notices;
 
 /// Between a change and the look at it: whoever writes a file may do so in steps.
 const CALM: Duration = Duration::from_millis(200);
@@ -28,16 +26,7 @@ pub(super) struct FileWatch {
     path: PathBuf,
     /// As it was looked at last; none where it could not be read.
     content: Option<Vec<u8>>,
-    notices: Option<AsyncFd<Notices>>,
-}
-
-#[derive(Debug)]
-struct Notices(Inotify);
-
-impl AsRawFd for Notices {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
+    notices: Option<Notices>,
 }
 
 impl FileWatch {
@@ -67,43 +56,27 @@ impl FileWatch {
 
     async fn wait(&self) {
         let Some(notices) = &self.notices else { return tokio::time::sleep(NOW_AND_THEN).await };
-        if tokio::time::timeout(NOW_AND_THEN, next(notices)).await.is_ok() {
-            let calm = async { while tokio::time::timeout(CALM, next(notices)).await.is_ok() {} };
+        if tokio::time::timeout(NOW_AND_THEN, notices.next()).await.is_ok() {
+            let calm = async { while tokio::time::timeout(CALM, notices.next()).await.is_ok() {} };
             let _ = tokio::time::timeout(AT_MOST, calm).await;
         }
     }
 }
 
 /// Notices of everything that happens in the directories of the file and of what it is a link to.
-fn notices(path: &Path) -> io::Result<AsyncFd<Notices>> {
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+fn notices(path: &Path) -> io::Result<Notices> {
     let what = AddWatchFlags::IN_CLOSE_WRITE
         | AddWatchFlags::IN_MOVE
         | AddWatchFlags::IN_CREATE
         | AddWatchFlags::IN_DELETE
-        | AddWatchFlags::IN_DELETE_SELF
-        | AddWatchFlags::IN_ONLYDIR;
+        | AddWatchFlags::IN_DELETE_SELF;
     let directory = |path: &Path| match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     };
     let mut directories = BTreeSet::from([directory(path)]);
     directories.extend(path.canonicalize().ok().map(|target| directory(&target)));
-    for directory in directories {
-        inotify.add_watch(&directory, what)?;
-    }
-    // SAFETY: the notices own their descriptor for as long as they live, and always answer with the same one.
-    Ok(unsafe { AsyncFd::register_with_interest(Notices(inotify), Interest::READABLE) }?)
-}
-
-async fn next(notices: &AsyncFd<Notices>) {
-    loop {
-        let Ok(mut ready) = notices.readable().await else { return };
-        match notices.get_ref().0.read_events() {
-            Err(Errno::EAGAIN) => ready.clear_ready(),
-            Ok(_) | Err(_) => return,
-        }
-    }
+    Notices::of(directories, what)
 }
 
 #[cfg(test)]
