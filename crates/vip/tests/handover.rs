@@ -44,8 +44,8 @@ fn rounds(count: usize, fault: &Fault) -> Vec<Outage> {
             thread.join().unwrap()
         });
         println!("{outage:?}");
-        // A connection that the old host accepted last of all may be cut; none waits to be made.
-        assert!(outage.longest < LONG_MOMENT && outage.cut <= 1, "{outage:?}");
+        // A connection that the old host accepted last of all may be cut.
+        assert!(outage.cut <= 1, "{outage:?}");
         outages.push(outage);
         active.0.vip.wait(false);
         (fault.mend)(active.0);
@@ -71,6 +71,10 @@ fn clients_of_a_dead_lb_are_refused_at_once_until_the_successor_serves_them() {
         },
     );
     assert!(outages.iter().any(|outage| outage.refused > 0), "no fault was seen: {outages:?}");
+    // Linux drops a SYN that it meets at a listener in the very moment in which this one closes, and the client repeats it a
+    // second later: that can happen to the first attempt of a round, and to hardly one in a hundred of them.
+    let unanswered: Vec<_> = outages.iter().filter(|outage| outage.longest >= LONG_MOMENT).collect();
+    assert!(unanswered.iter().all(|outage| outage.refused == 0) && unanswered.len() <= 1, "{outages:?}");
     let mut times: Vec<_> = outages.iter().map(|outage| outage.time).collect();
     times.sort();
     assert!(times[times.len() - 1] < LONG_MOMENT, "{outages:?}");
@@ -87,6 +91,8 @@ fn a_planned_stop_and_a_degraded_lb_are_served_until_the_successor_is_there() {
         },
     };
     let degraded = Fault { strike: |host, _| host.lb.degraded(), mend: |host| host.lb.up() };
-    rounds(4, &stop);
-    rounds(4, &degraded);
+    // Nothing closes, so none waits to be made.
+    for outage in [rounds(4, &stop), rounds(4, &degraded)].concat() {
+        assert!(outage.longest < LONG_MOMENT, "{outage:?}");
+    }
 }

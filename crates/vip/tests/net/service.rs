@@ -57,7 +57,7 @@ impl Drop for Service {
 }
 
 /// What a client saw that connected again and again, without a pause, while the VIP moved.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Outage {
     /// From the first attempt that was not greeted to the greeting of the other host; zero if every attempt was greeted.
     pub time: Duration,
