@@ -31,12 +31,12 @@ fn serves(lab: &Lab) {
 #[test]
 fn without_a_quorum_both_hold_the_vip_and_settle_on_the_better_one_which_clients_reach() {
     let lab = Lab::up();
-    let before = lab.holder();
+    // Whichever has come first: without preemption it keeps the VIP until the cut.
+    let _ = lab.holder();
     let mut both = false;
     while_cut(&lab, |holders| both |= holders.len() == 2);
     assert!(both, "VRRP alone cannot know that the other one lives");
     wait::until("the better one has it alone", SOON, || (lab.holders() == ["lb1"]).then_some(()));
-    assert_eq!(before, "lb1", "the file's first lb host starts as the holder");
     // Clients may have learned the other one's hardware address while it had the VIP.
     serves(&lab);
 }
