@@ -77,11 +77,12 @@ struct Runs<T> {
 }
 
 /// Every contender in turn, `runs` times: what disturbs the machine for a while disturbs all.
-fn in_turn<T>(runs: usize, run: impl Fn(&Contender) -> Result<T, String>) -> Vec<Runs<T>> {
+fn in_turn<T>(runs: impl Fn(&Contender) -> usize, run: impl Fn(&Contender) -> Result<T, String>) -> Vec<Runs<T>> {
     let mut all: Vec<_> =
         CONTENDERS.iter().map(|contender| Runs { contender, results: Vec::new(), failures: Vec::new() }).collect();
-    for _ in 0..runs {
-        for Runs { contender, results, failures } in &mut all {
+    let most = CONTENDERS.iter().map(&runs).max().unwrap_or_default();
+    for round in 0..most {
+        for Runs { contender, results, failures } in all.iter_mut().filter(|one| round < runs(one.contender)) {
             // A run that goes wrong must not lose those before it; its lab has shown its logs by then.
             match catch_unwind(AssertUnwindSafe(|| run(contender))) {
                 Ok(Ok(result)) => results.push(result),
@@ -96,7 +97,7 @@ fn in_turn<T>(runs: usize, run: impl Fn(&Contender) -> Result<T, String>) -> Vec
 fn measure_fault(fault: &Fault, runs: usize) {
     println!("{}", row(fault.name, CONTENDERS.iter().map(|contender| contender.name.to_owned())));
     println!("{}", row("---", CONTENDERS.iter().map(|_| "---".to_owned())));
-    let outages = in_turn(runs, |contender| measure::new_connections(contender, fault));
+    let outages = in_turn(|_| runs, |contender| measure::new_connections(contender, fault));
     let figure = |name: &str, of: fn(&measure::Outage) -> Option<f64>| {
         let cell = |runs: &Runs<measure::Outage>| cell(runs, of);
         println!("{}", row(name, outages.iter().map(cell)));
@@ -107,7 +108,12 @@ fn measure_fault(fault: &Fault, runs: usize) {
     figure("stale address gone after", |outage| Some(outage.stale));
     let mut said: Vec<_> = outages.iter().flat_map(failures).collect();
     if fault.idle {
-        let idle = in_turn(runs, |contender| measure::idle_subscribers(contender, fault));
+        // Who is told by nobody is not told in a second run either, and each takes as long as we wait.
+        let told = |contender: &Contender| match contender.daemon {
+            contender::Daemon::EverMq(_) => runs,
+            contender::Daemon::Keepalived { .. } => runs.min(1),
+        };
+        let idle = in_turn(told, |contender| measure::idle_subscribers(contender, fault));
         let name = format!("{SUBSCRIBERS} idle subscribers back after the takeover");
         println!("{}", row(&name, idle.iter().map(|runs| cell(runs, |idle| Some(idle.back)))));
         println!("{}", row("of these, heard of it", idle.iter().map(|runs| cell(runs, |idle| Some(idle.closed)))));
@@ -123,7 +129,7 @@ fn measure_cost(runs: usize) {
         row("cost of the daemon, all its processes", CONTENDERS.iter().map(|contender| contender.name.to_owned()))
     );
     println!("{}", row("---", CONTENDERS.iter().map(|_| "---".to_owned())));
-    let costs = in_turn(runs, measure::cost);
+    let costs = in_turn(|_| runs, measure::cost);
     let figure = |name: &str, host: usize, of: fn(&Cost) -> f64| {
         let spread = |runs: &Runs<[Cost; 2]>| {
             let mut values: Vec<f64> = runs.results.iter().filter_map(|pair| pair.get(host)).map(of).collect();
