@@ -4,7 +4,7 @@ SHELL := /bin/sh
 CARGO ?= cargo
 BIN := target/release
 
-.PHONY: help build demo test test-tools unit e2e lint soak-vip bench-failover bench-vip bench-mesh bench-broker bench-lb clean-lab
+.PHONY: help build demo test test-tools unit e2e lint soak-vip bench-failover bench-vip bench-mesh bench-broker bench-lb bench-lb-storm bench-lb-upgrade clean-lab
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,5 +48,11 @@ bench-mesh: build ## one publisher to one subscriber through the VIP, beside bri
 bench-broker: ## one broker beside mosquitto, plain TCP on loopback
 	tests/bench/broker/run
 
-bench-lb: ## the load balancer beside nginx
-	tests/bench/lb/run
+bench-lb: ## the load balancer beside nginx and HAProxy; WORK=echo,paced ROUNDS=1 PEERS=nginx,haproxy for less; HAPROXY_NEW=PATH for one more
+	tests/bench/lb/run compare.py
+
+bench-lb-storm: ## 20,000 clients that connect at once, and what the brokers see; CLIENTS=5000 RATE=500 for less
+	tests/bench/lb/run storm.py
+
+bench-lb-upgrade: ## a new evermq-lb under 9,000 busy connections, beside reloads of nginx and HAProxy
+	tests/bench/lb/run upgrade.py

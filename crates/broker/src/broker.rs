@@ -2,15 +2,18 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use evermq_bridge::{Message, Pressure};
+use evermq_daemon::cluster_topics;
 use evermq_mqtt::packet::Connect;
 use evermq_mqtt::{Publish, ReasonCode, Text, Version};
 
 use crate::backbone::Backbone;
+use crate::cluster_topics::{ClusterTopics, Seat};
 use crate::counters::Counters;
 use crate::expiry::Expiry;
 use crate::mailbox::{Mailbox, Wakes};
@@ -31,6 +34,8 @@ pub struct Broker {
     pub expiry: Expiry,
     /// The way to the other brokers.
     pub backbone: Arc<dyn Backbone>,
+    /// The cluster's lbs.
+    pub cluster: ClusterTopics,
     registry: Registry,
     connections: AtomicUsize,
     next_link: AtomicU64,
@@ -58,18 +63,28 @@ pub struct Published {
 }
 
 /// A place among the connections that the broker serves; given back when dropped.
-pub struct Place(Arc<Broker>);
+pub struct Place {
+    broker: Arc<Broker>,
+    seat: Option<Seat>,
+}
 
 impl Broker {
     /// A broker without clients.
     #[must_use]
-    pub fn new(limits: Limits, router: Arc<Router>, counters: Arc<Counters>, backbone: Arc<dyn Backbone>) -> Arc<Self> {
+    pub fn new(
+        limits: Limits,
+        router: Arc<Router>,
+        counters: Arc<Counters>,
+        backbone: Arc<dyn Backbone>,
+        cluster: ClusterTopics,
+    ) -> Arc<Self> {
         Arc::new(Self {
             limits: Arc::new(limits),
             router,
             counters,
             expiry: Expiry::default(),
             backbone,
+            cluster,
             registry: Registry::default(),
             connections: AtomicUsize::new(0),
             next_link: AtomicU64::new(1),
@@ -80,7 +95,7 @@ impl Broker {
     /// A place for one more connection, unless there are `max` already.
     #[must_use]
     pub fn place(self: &Arc<Self>, max: usize) -> Option<Place> {
-        let place = Place(Arc::clone(self));
+        let place = Place { broker: Arc::clone(self), seat: None };
         (self.connections.fetch_add(1, Ordering::Relaxed) < max).then_some(place)
     }
 
@@ -89,13 +104,21 @@ impl Broker {
     /// # Errors
     /// The reason code for the CONNACK.
     pub fn connect(&self, connect: Connect, now: Instant) -> Result<Accepted, ReasonCode> {
+        self.connect_as(connect, false, now)
+    }
+
+    /// The same, for an lb of the cluster if `is_lb`.
+    ///
+    /// # Errors
+    /// The reason code for the CONNACK.
+    pub fn connect_as(&self, connect: Connect, is_lb: bool, now: Instant) -> Result<Accepted, ReasonCode> {
         connect::check(&connect, &self.limits)?;
         let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
         let assigned = connect.client_id.is_empty().then(random_client_id).flatten();
         let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.detached());
         let assigned = assigned.filter(|_| connect.version == Version::V5);
         let clean_start = connect.clean_start;
-        let granted = Granted::new(connect, link, &self.limits, assigned);
+        let granted = Granted { is_lb, ..Granted::new(connect, link, &self.limits, assigned) };
         let mut actions = VecDeque::new();
         let (mailbox, replaced) = self.registry.replace(&client_id, |present| {
             // Asked under the registry's lock, so that `close_all` finds every client that got in.
@@ -144,9 +167,12 @@ impl Broker {
                 }
             }
             Action::Unsubscribe(filter) => self.router.unsubscribe(mailbox, [&filter]),
+            Action::Watch => self.cluster.watch(mailbox, now, wakes),
+            Action::SendAway(payload) => self.send_away(mailbox, &payload),
             Action::End { filters } => {
                 self.router.unsubscribe(mailbox, &filters);
                 self.registry.remove(mailbox);
+                self.cluster.forget(mailbox);
                 self.expiry.forget(mailbox);
             }
             // Without a connection there is nobody to send to and nothing to close.
@@ -191,10 +217,20 @@ impl Broker {
         }
     }
 
-    /// Lets nobody in any more and tells every connection to close.
+    /// Lets nobody in any more and tells every connection to close, but those of lbs: what the clients still send and get
+    /// goes through them, and an lb closes all of it when its own session ends.
     pub fn close_all(&self, reason: ReasonCode) {
         self.stopping.store(true, Ordering::SeqCst);
         for mailbox in self.registry.all() {
+            if !self.cluster.is_watching(&mailbox) {
+                mailbox.close(reason);
+            }
+        }
+    }
+
+    /// Tells the lbs' connections to close.
+    pub fn close_lbs(&self, reason: ReasonCode) {
+        for mailbox in self.cluster.watching() {
             mailbox.close(reason);
         }
     }
@@ -219,14 +255,36 @@ impl Broker {
         (all.len(), all.iter().map(|mailbox| mailbox.lock().session.queued()).sum())
     }
 
+    /// What an lb asks for with [`evermq_daemon::cluster_topics::DISCONNECT`].
+    fn send_away(&self, mailbox: &Mailbox, payload: &[u8]) {
+        let Some(addresses) = cluster_topics::parse_disconnect(payload) else {
+            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(lb = %mailbox.client_id(), "an lb wants clients sent away, but its list of them is none");
+            return;
+        };
+        let found = self.cluster.send_away(&addresses);
+        self.counters.sent_away.fetch_add(u64::try_from(found).unwrap_or(u64::MAX), Ordering::Relaxed);
+        tracing::debug!(lb = %mailbox.client_id(), asked = addresses.len(), found, "clients are to use another server");
+    }
+
     fn end(&self, mailbox: &Arc<Mailbox>, now: Instant) {
         self.update(mailbox, now, |session| session.handle_end(now));
     }
 }
 
+impl Place {
+    /// The client that has it, and the other end of its connection.
+    pub fn seat(&mut self, peer: SocketAddr, client: &Accepted) {
+        self.seat = self.broker.cluster.seat(peer, &client.mailbox, client.link);
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some(seat) = self.seat {
+            self.broker.cluster.leave(seat);
+        }
+        self.broker.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

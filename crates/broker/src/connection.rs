@@ -266,7 +266,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     tracing::debug!(client = %self.mailbox.client_id(), reason = reason.name(), text = &*text, "connection closes");
                     self.phase = if self.phase == Phase::Lost { Phase::Lost } else { Phase::Closing };
                 }
-                Action::Refused(_) | Action::Subscribe { .. } | Action::Unsubscribe(_) | Action::End { .. } => {
+                Action::Refused(_)
+                | Action::Subscribe { .. }
+                | Action::Unsubscribe(_)
+                | Action::Watch
+                | Action::SendAway(_)
+                | Action::End { .. } => {
                     self.broker.apply(&self.mailbox, action, now, wakes);
                 }
             }

@@ -22,10 +22,16 @@ pub struct Counters {
     pub refused: AtomicU64,
     /// Retained messages that were not kept because the store was full.
     pub retained_refused: AtomicU64,
+    /// Clients that were sent to another broker at an lb's word.
+    pub sent_away: AtomicU64,
     /// Connections that sent a CONNECT and got in.
     pub accepted: AtomicU64,
     /// Connections that ended without: no or a bad certificate, no or a bad CONNECT, too many connections.
     pub strangers: AtomicU64,
+    /// Connections that a load balancer's PROXY protocol header came before.
+    pub proxied: AtomicU64,
+    /// Those of the strangers that were refused for such a header, or for the lack of one.
+    pub proxy_refused: AtomicU64,
 }
 
 impl Counters {
@@ -54,8 +60,11 @@ impl Counters {
             "dropped": read(&self.dropped),
             "refused": read(&self.refused),
             "retained_refused": read(&self.retained_refused),
+            "sent_away": read(&self.sent_away),
             "accepted": read(&self.accepted),
             "strangers": read(&self.strangers),
+            "proxied": read(&self.proxied),
+            "proxy_refused": read(&self.proxy_refused),
         })
     }
 }

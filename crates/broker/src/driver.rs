@@ -7,7 +7,7 @@
 //! | `voter` | this host's vote on who holds the VIP, where there is a quorum |
 //! | the caller's | session expiry, control socket, waiting for the end |
 //!
-//! Stopping: no new connections; every client is told and closed; wills go out; the bridge sends what is left; all of it
+//! Stopping: the lbs hear that this broker drains; no new connections; every client is told and closed, then the lbs; wills go out; the bridge sends what is left; all of it
 //! within `drain_timeout`.
 
 use std::net::{SocketAddr, TcpListener};
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use evermq_bridge::Bridge;
 use evermq_config::BrokerConfig;
+use evermq_daemon::cluster_topics::Readiness;
 use evermq_daemon::health::Health;
 use evermq_daemon::listen::{self, SocketOptions};
 use evermq_daemon::tls::Material;
@@ -33,10 +34,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::Broker;
+use crate::cluster_topics::ClusterTopics;
 use crate::connection::clock;
 use crate::counters::Counters;
 use crate::expiry;
-use crate::listener::{self, Entrance};
+use crate::listener::{self, Door, Entrance};
+use crate::proxy::LoadBalancers;
 use crate::router::Router;
 use crate::session::Limits;
 
@@ -44,11 +47,14 @@ use crate::session::Limits;
 const OTHER_FILES: usize = 256;
 /// How often a stopping broker looks whether its peers have everything.
 const FLUSH_POLL: Duration = Duration::from_millis(5);
+/// How long the lbs have to hear that this broker drains before it begins.
+const ANNOUNCEMENT: Duration = Duration::from_millis(100);
 
 /// A broker whose addresses are bound and whose workers serve.
 pub struct Driver {
     listen: SocketAddr,
     listen_plain: Option<SocketAddr>,
+    listen_proxy: Option<SocketAddr>,
     host: String,
     drain_timeout: Duration,
     started: Instant,
@@ -64,10 +70,10 @@ pub struct Driver {
     stop_bridge: CancellationToken,
 }
 
-/// One worker's listeners, to be taken by its thread.
-struct Door {
+/// One of a worker's listeners, to be taken by its thread.
+struct Listening {
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    door: Door,
 }
 
 impl Driver {
@@ -79,28 +85,31 @@ impl Driver {
         let broker_config = &config.broker;
         limits::raise_open_files(broker_config.max_connections.saturating_add(OTHER_FILES));
         let material = Material::load(&config.tls)?;
-        let acceptor = TlsAcceptor::from(material.server_config()?);
+        let tls = Door::Tls(TlsAcceptor::from(material.server_config()?));
         let control = control::bind(&config.control_socket)?;
         let voter = config.quorum.as_ref().map(voter_thread).transpose()?;
         let counters = Arc::new(Counters::default());
         let router = Arc::new(Router::new(broker_config.max_retained_messages, Arc::clone(&counters)));
         let bridge = Bridge::new(config, &material, Arc::<Router>::clone(&router) as _)?;
-        let broker = Broker::new(Limits::new(broker_config), router, counters, Arc::<Bridge>::clone(&bridge) as _);
+        let cluster = ClusterTopics::new(&config.lbs);
+        let backbone = Arc::<Bridge>::clone(&bridge);
+        let broker = Broker::new(Limits::new(broker_config), router, counters, backbone as _, cluster);
 
         let count = workers::count(broker_config.workers);
-        let (listen, mut doors) = bind_all(broker_config.listen, count, Some(&acceptor))?;
-        let mut listen_plain = None;
-        if let Some(address) = broker_config.listen_plain {
-            let (bound, plain) = bind_all(address, count, None)?;
-            listen_plain = Some(bound);
-            doors.iter_mut().zip(plain).for_each(|(doors, plain)| doors.extend(plain));
-        }
+        let mut listeners: Vec<Vec<Listening>> = (0..count).map(|_| Vec::new()).collect();
+        let listen = bind_all(broker_config.listen, &tls, &mut listeners)?;
+        let mut bind = |address: Option<SocketAddr>, door| {
+            address.map(|address| bind_all(address, &door, &mut listeners)).transpose()
+        };
+        let listen_plain = bind(broker_config.listen_plain, Door::Plain)?;
+        let listen_proxy = bind(broker_config.listen_proxy, Door::Proxy)?;
         let stop = CancellationToken::new();
         let stop_bridge = CancellationToken::new();
         let bridge = spawn_bridge(bridge, stop_bridge.clone())?;
         let entrance = Entrance {
             broker: Arc::clone(&broker),
-            tls: None,
+            door: Door::Plain,
+            lbs: LoadBalancers::new(&config.lbs),
             options: SocketOptions {
                 keepalive: broker_config.tcp_keepalive,
                 user_timeout: broker_config.tcp_user_timeout,
@@ -110,11 +119,12 @@ impl Driver {
             shutdown: stop.clone(),
         };
         // Half of the time for the clients, so that one which does not listen leaves the other half to the peers.
-        let workers = spawn_workers(entrance, doors, broker_config.drain_timeout / 2)?;
-        tracing::info!(%listen, ?listen_plain, peers = %config.peer_listen, workers = count, "broker listens");
+        let workers = spawn_workers(entrance, listeners, broker_config.drain_timeout / 2)?;
+        tracing::info!(%listen, ?listen_plain, ?listen_proxy, peers = %config.peer_listen, workers = count, "broker listens");
         Ok(Self {
             listen,
             listen_plain,
+            listen_proxy,
             host: config.host.as_str().to_owned(),
             drain_timeout: broker_config.drain_timeout,
             started: clock(),
@@ -138,6 +148,12 @@ impl Driver {
     #[must_use]
     pub fn listen_plain(&self) -> Option<SocketAddr> {
         self.listen_plain
+    }
+
+    /// Where load balancers are served that say who their clients are.
+    #[must_use]
+    pub fn listen_proxy(&self) -> Option<SocketAddr> {
+        self.listen_proxy
     }
 
     /// Serves until `shutdown`, then stops.
@@ -173,8 +189,10 @@ impl Driver {
         notify::stopping();
         health.send_replace(Health::Down);
         let deadline = tokio::time::Instant::now() + self.drain_timeout;
+        announce_drain(&self.broker, self.drain_timeout).await;
         self.stop.cancel();
         self.broker.close_all(ReasonCode::ServerShuttingDown);
+        close_lbs(&self.broker, self.drain_timeout).await;
         let drained = workers.await?;
         self.broker.end_all(clock());
         // The bridge is told to stop when every connected peer has what was published, or time is up.
@@ -199,36 +217,53 @@ impl Driver {
     }
 }
 
-/// One listener for each worker, all on one address, which the first one finds where the port is 0.
-fn bind_all(
-    address: SocketAddr,
-    count: usize,
-    tls: Option<&TlsAcceptor>,
-) -> anyhow::Result<(SocketAddr, Vec<Vec<Door>>)> {
-    let first = listen::tcp(address, true)?;
-    let bound = first.local_addr()?;
-    let mut doors = vec![vec![Door { listener: first, tls: tls.cloned() }]];
-    for _ in 1..count {
-        doors.push(vec![Door { listener: listen::tcp(bound, true)?, tls: tls.cloned() }]);
+/// The lbs first: clients that come while this broker closes those that it has go elsewhere then.
+async fn announce_drain(broker: &Broker, drain_timeout: Duration) {
+    broker.cluster.announce(Readiness::Draining, "the broker stops", clock());
+    if !broker.cluster.watching().is_empty() {
+        tokio::time::sleep(ANNOUNCEMENT.min(drain_timeout / 10)).await;
     }
-    Ok((bound, doors))
 }
 
-fn spawn_workers(entrance: Entrance, doors: Vec<Vec<Door>>, drain_time: Duration) -> std::io::Result<Workers> {
-    let count = doors.len();
-    let doors: Mutex<Vec<Option<Vec<Door>>>> = Mutex::new(doors.into_iter().map(Some).collect());
+/// The lbs last, when their clients have had their DISCONNECT, but within the workers' time.
+async fn close_lbs(broker: &Broker, drain_timeout: Duration) {
+    let until = tokio::time::Instant::now() + drain_timeout / 4;
+    loop {
+        let lbs = broker.cluster.watching().len();
+        if lbs == 0 || broker.connections() <= lbs || tokio::time::Instant::now() >= until {
+            break;
+        }
+        tokio::time::sleep(FLUSH_POLL).await;
+    }
+    broker.close_lbs(ReasonCode::ServerShuttingDown);
+}
+
+/// One listener more for each worker, all on one address, which the first one finds where the port is 0.
+fn bind_all(address: SocketAddr, door: &Door, workers: &mut [Vec<Listening>]) -> anyhow::Result<SocketAddr> {
+    let mut bound = address;
+    for listeners in workers {
+        let listener = listen::tcp(bound, true)?;
+        bound = listener.local_addr()?;
+        listeners.push(Listening { listener, door: door.clone() });
+    }
+    Ok(bound)
+}
+
+fn spawn_workers(entrance: Entrance, listeners: Vec<Vec<Listening>>, drain_time: Duration) -> std::io::Result<Workers> {
+    let count = listeners.len();
+    let listeners: Mutex<Vec<Option<Vec<Listening>>>> = Mutex::new(listeners.into_iter().map(Some).collect());
     workers::spawn("broker", count, move |index| {
-        let mine = doors.lock().get_mut(index).and_then(Option::take).unwrap_or_default();
+        let mine = listeners.lock().get_mut(index).and_then(Option::take).unwrap_or_default();
         work(entrance.clone(), mine, drain_time)
     })
 }
 
 /// One worker: accepts until shutdown, then waits for its connections, but not for ever.
-async fn work(entrance: Entrance, doors: Vec<Door>, drain_time: Duration) -> anyhow::Result<()> {
+async fn work(entrance: Entrance, listeners: Vec<Listening>, drain_time: Duration) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
-    for Door { listener, tls } in doors {
+    for Listening { listener, door } in listeners {
         let listener = tokio::net::TcpListener::from_std(listener).context("listener")?;
-        let entrance = Entrance { tls, ..entrance.clone() };
+        let entrance = Entrance { door, ..entrance.clone() };
         tasks.spawn(listener::serve(listener, entrance, tasks.clone()));
     }
     entrance.shutdown.cancelled().await;
@@ -267,6 +302,7 @@ fn state_of(
             "host": host,
             "health": *health.borrow(),
             "uptime_seconds": clock().saturating_duration_since(started).as_secs(),
+            "readiness": broker.cluster.readiness().word(),
             "connections": broker.connections(),
             "sessions": sessions,
             "queued": queued,

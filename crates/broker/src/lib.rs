@@ -10,7 +10,9 @@
 //! | [`mailbox`], [`registry`] | sessions as threads share them |
 //! | [`broker`] | all of it put together: connect, publish, expire |
 //! | [`backbone`] | the way to the other brokers |
+//! | [`cluster_topics`] | what the lbs hear from this broker and may ask of it |
 //! | [`auth`], [`admission`], [`listener`] | who gets in |
+//! | [`proxy`] | who is behind a load balancer |
 //! | [`connection`] | socket and clock of one session |
 //! | [`expiry`] | sessions without a connection |
 //! | [`counters`], [`driver`] | figures, threads, start and stop |
@@ -21,6 +23,7 @@ pub mod admission;
 pub mod auth;
 pub mod backbone;
 pub mod broker;
+pub mod cluster_topics;
 pub mod connection;
 pub mod counters;
 pub mod driver;
@@ -28,6 +31,7 @@ pub mod expiry;
 pub mod listener;
 pub mod mailbox;
 pub mod message;
+pub mod proxy;
 pub mod registry;
 pub mod retained;
 pub mod router;

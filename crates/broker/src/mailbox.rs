@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::message::Delivery;
 use crate::session::connect::Granted;
-use crate::session::{Action, Delivered, Limits, Session};
+use crate::session::{Action, Delivered, Limits, LinkId, Session};
 
 static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
 
@@ -109,6 +109,21 @@ impl Mailbox {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// The same if it is still that connection; whether it is.
+    pub fn close_link(&self, link: LinkId, reason: ReasonCode) -> bool {
+        let mut slot = self.slot.lock();
+        if slot.session.link() != Some(link) {
+            return false;
+        }
+        slot.close = Some(reason);
+        let waker = slot.waker.take();
+        drop(slot);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        true
     }
 
     /// When the session without a connection has something to do.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::lb::Lb;
 use crate::names::{ClusterName, HostName};
 use crate::report::Place;
 use crate::vip::{Quorum, Track, Vip, VirtualRouter};
@@ -65,44 +66,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[lb]`: the load balancer.
-#[derive(Debug, Clone)]
-pub struct Lb {
-    /// `listen`: address and port that every lb host listens on, master or not.
-    pub listen: SocketAddr,
-    /// `balance`: how a broker is chosen for a new connection.
-    pub balance: Balance,
-    /// `max_connections`: client connections of one lb host; more wait in the kernel's queue.
-    pub max_connections: usize,
-    /// `connect_timeout`: for a connection to one broker, before the next one is tried.
-    pub connect_timeout: Duration,
-    /// `health_interval`: between two PINGREQ on the standing session to each broker.
-    pub health_interval: Duration,
-    /// `health_timeout`: without an answer for this long a broker is down.
-    pub health_timeout: Duration,
-    /// `tcp_keepalive`: idle time before the kernel probes a client or broker.
-    pub tcp_keepalive: Duration,
-    /// `tcp_user_timeout`: sent data unacknowledged for this long ends the connection.
-    pub tcp_user_timeout: Duration,
-    /// `drain_timeout`: how long SIGTERM waits for clients to leave.
-    pub drain_timeout: Duration,
-    /// `peer_port`: where the other lbs connect, on the host's address.
-    pub peer_port: u16,
-    /// `reconnect_rate`: clients that are told in a second to connect again when the VIP has moved here.
-    pub reconnect_rate: u32,
-    /// `workers`: threads; 0 for one per core.
-    pub workers: usize,
-}
-
-/// How a broker is chosen for a new connection (HAProxy's `balance`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// The one with the fewest connections.
-    LeastConn,
-    /// Each in turn.
-    RoundRobin,
-}
-
 /// `[broker]`: the MQTT broker.
 #[derive(Debug, Clone)]
 pub struct Broker {
@@ -110,6 +73,8 @@ pub struct Broker {
     pub listen: SocketAddr,
     /// `listen_plain`: MQTT over plain TCP, if any.
     pub listen_plain: Option<SocketAddr>,
+    /// `listen_proxy`: MQTT over plain TCP behind a PROXY protocol header, from the cluster's lb hosts only, if any.
+    pub listen_proxy: Option<SocketAddr>,
     /// `peer_port`: where the other brokers connect, on the host's address.
     pub peer_port: u16,
     /// `max_connections`: clients of one broker.

@@ -8,8 +8,10 @@ use crate::decode::HostSpans;
 use crate::section::Source;
 use crate::value::Network;
 
+mod lb;
 mod vip;
 
+pub(crate) use self::lb::BackendSpans;
 pub(crate) use self::vip::RouterSpans;
 
 /// Length of the network's prefix that is assumed where `cluster.network` is not given.
@@ -23,11 +25,19 @@ pub(crate) struct Spans {
     pub(crate) auth_pass: Range<usize>,
     pub(crate) quorum: Range<usize>,
     pub(crate) advert_interval: Range<usize>,
-    pub(crate) lb_listen: Range<usize>,
-    pub(crate) lb_peer_port: Range<usize>,
+    /// That of `[lb]`, then those of `[[lb.listeners]]`.
+    pub(crate) listeners: Vec<Range<usize>>,
+    pub(crate) backends: Vec<BackendSpans>,
+    pub(crate) routes: Vec<Range<usize>>,
+    pub(crate) client_ids: Vec<Range<usize>>,
+    pub(crate) lb_balance: Range<usize>,
+    /// None where it is left to its default.
+    pub(crate) lb_peer_port: Option<Range<usize>>,
+    pub(crate) certificates: Vec<Range<usize>>,
     pub(crate) health_timeout: Range<usize>,
     pub(crate) broker_listen: Range<usize>,
     pub(crate) listen_plain: Range<usize>,
+    pub(crate) listen_proxy: Range<usize>,
     pub(crate) peer_port: Range<usize>,
     pub(crate) max_packet_size: Range<usize>,
     pub(crate) hosts: Vec<HostSpans>,
@@ -42,7 +52,7 @@ pub(crate) fn check(source: &Source<'_>, cluster: &Cluster, network: Option<Netw
         enough_hosts(source, cluster, spans);
     }
     vip::check(source, cluster, network, spans);
-    timing(source, cluster, spans);
+    lb::check(source, cluster, spans);
     ports(source, cluster, spans);
 }
 
@@ -110,16 +120,6 @@ fn enough_hosts(source: &Source<'_>, cluster: &Cluster, spans: &Spans) {
     }
 }
 
-fn timing(source: &Source<'_>, cluster: &Cluster, spans: &Spans) {
-    if cluster.lb.health_timeout <= cluster.lb.health_interval {
-        source.error(
-            spans.health_timeout.clone(),
-            "health_timeout is not longer than health_interval, so every broker would count as down",
-            "write a health_timeout of at least three times health_interval",
-        );
-    }
-}
-
 fn ports(source: &Source<'_>, cluster: &Cluster, spans: &Spans) {
     let broker = &cluster.broker;
     let clash = |span: &Range<usize>, key: &str, port: u16, other: &str| {
@@ -144,17 +144,33 @@ fn ports(source: &Source<'_>, cluster: &Cluster, spans: &Spans) {
             );
         }
     }
-    let lb = [
-        (&spans.lb_listen, "lb.listen", cluster.lb.listen.port()),
-        (&spans.lb_peer_port, "lb.peer_port", cluster.lb.peer_port),
-    ];
-    if lb[0].2 == lb[1].2 {
-        clash(&spans.lb_peer_port, "lb.peer_port", lb[1].2, "lb.listen");
+    if let Some(proxy) = broker.listen_proxy {
+        let others =
+            [Some(broker.listen.port()), Some(broker.peer_port), broker.listen_plain.map(|plain| plain.port())];
+        if others.contains(&Some(proxy.port())) {
+            clash(&spans.listen_proxy, "broker.listen_proxy", proxy.port(), "another listener of the broker");
+        }
+    }
+    let listeners = cluster.lb.listeners.iter().zip(&spans.listeners);
+    let mut lb: Vec<_> = listeners.map(|(listener, at)| (at, "lb.listen", listener.address.port())).collect();
+    // A default gives no cause for complaint: what clashes with it does.
+    match &spans.lb_peer_port {
+        Some(at) => lb.push((at, "lb.peer_port", cluster.lb.peer_port)),
+        None => lb.insert(0, (&spans.listeners[0], "lb.peer_port", cluster.lb.peer_port)),
+    }
+    for (index, (at, key, port)) in lb.iter().enumerate() {
+        if lb[..index].iter().any(|(_, _, other)| other == port) {
+            clash(at, key, *port, "another listener of the lb");
+        }
     }
     if cluster.hosts.iter().any(|host| host.lb && host.broker) {
         for (span, key, port) in lb {
-            let brokers =
-                [Some(broker.listen.port()), Some(broker.peer_port), broker.listen_plain.map(|plain| plain.port())];
+            let brokers = [
+                Some(broker.listen.port()),
+                Some(broker.peer_port),
+                broker.listen_plain.map(|plain| plain.port()),
+                broker.listen_proxy.map(|proxy| proxy.port()),
+            ];
             if brokers.contains(&Some(port)) {
                 clash(span, key, port, "a listener of the broker");
             }

@@ -6,12 +6,13 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::cluster::{Balance, Broker, Cluster, Host, Lb, Log, LogFormat, LogLevel, Tls};
+use crate::cluster::{Broker, Cluster, Host, Log, LogFormat, LogLevel, Tls};
 use crate::consistency::{self, Spans};
 use crate::names::{ClusterName, HostName};
 use crate::section::{Section, Source};
 use crate::value::Network;
 
+mod lb;
 mod vip;
 
 /// Priority of the first lb host; each further one gets [`PRIORITY_STEP`] less.
@@ -41,7 +42,7 @@ pub(crate) fn cluster(source: &Source<'_>) -> (Option<Cluster>, Vec<String>) {
     let table = cluster_table(section(source, &mut top, "cluster"), &mut defaulted, &mut spans);
     let has_vip = top.raw("vip").is_some();
     let vip = has_vip.then(|| vip::vip(source, section(source, &mut top, "vip"), &mut defaulted, &mut spans));
-    let lb = lb(section(source, &mut top, "lb"), &mut defaulted, &mut spans);
+    let lb = lb::lb(source, section(source, &mut top, "lb"), &mut defaulted, &mut spans);
     let broker = broker(section(source, &mut top, "broker"), &mut defaulted, &mut spans);
     let tls = tls(section(source, &mut top, "tls"), &mut defaulted, source);
     let hosts = hosts(source, &mut top, &mut defaulted, &mut spans);
@@ -118,33 +119,12 @@ fn cluster_table(mut s: Section<'_>, defaulted: &mut Vec<String>, spans: &mut Sp
     table
 }
 
-fn lb(mut s: Section<'_>, defaulted: &mut Vec<String>, spans: &mut Spans) -> Lb {
-    let lb = Lb {
-        listen: s.socket_address("listen", "0.0.0.0:9000"),
-        balance: s.choice("balance", &[("least_conn", Balance::LeastConn), ("round_robin", Balance::RoundRobin)]),
-        max_connections: s.integer("max_connections", 20_000, 1..=1_000_000),
-        connect_timeout: s.duration("connect_timeout", "1s", "10ms"..="1m"),
-        health_interval: s.duration("health_interval", "250ms", "10ms"..="1m"),
-        health_timeout: s.duration("health_timeout", "750ms", "20ms"..="5m"),
-        tcp_keepalive: s.duration("tcp_keepalive", "30s", "1s"..="2h"),
-        tcp_user_timeout: s.duration("tcp_user_timeout", "10s", "1s"..="1h"),
-        drain_timeout: s.duration("drain_timeout", "5s", "0ms"..="1h"),
-        peer_port: s.integer("peer_port", 9001, 1..=65_535),
-        reconnect_rate: s.integer("reconnect_rate", 5_000, 1..=1_000_000),
-        workers: s.integer("workers", 0, 0..=256),
-    };
-    spans.lb_peer_port = s.span("peer_port");
-    spans.lb_listen = s.span("listen");
-    spans.health_timeout = s.span("health_timeout");
-    defaulted.extend(s.finish());
-    lb
-}
-
 fn broker(mut s: Section<'_>, defaulted: &mut Vec<String>, spans: &mut Spans) -> Broker {
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let broker = Broker {
         listen: s.socket_address("listen", "0.0.0.0:8883"),
         listen_plain: s.optional_socket_address("listen_plain", "127.0.0.1:1883"),
+        listen_proxy: s.optional_socket_address("listen_proxy", "0.0.0.0:8885"),
         peer_port: s.integer("peer_port", 8884, 1..=65_535),
         max_connections: s.integer("max_connections", 20_000, 1..=1_000_000),
         connect_timeout: s.duration("connect_timeout", "10s", "100ms"..="5m"),
@@ -167,6 +147,7 @@ fn broker(mut s: Section<'_>, defaulted: &mut Vec<String>, spans: &mut Spans) ->
     s.note_if_absent("listen_plain");
     spans.broker_listen = s.span("listen");
     spans.listen_plain = s.span("listen_plain");
+    spans.listen_proxy = s.span("listen_proxy");
     spans.peer_port = s.span("peer_port");
     spans.max_packet_size = s.span("max_packet_size");
     defaulted.extend(s.finish());

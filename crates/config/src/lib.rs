@@ -7,6 +7,7 @@
 //! | module | subject |
 //! |---|---|
 //! | [`cluster`] | the whole file as validated types |
+//! | [`lb`] | `[lb]` as validated types: listeners, backends, routes, limits |
 //! | [`vip`] | `[vip]` as validated types: virtual routers, tracks, quorum |
 //! | [`roles`] | what one program on one host takes from it |
 //! | [`names`] | identities: host names, cluster name, VRID |
@@ -21,6 +22,7 @@ pub mod certificates;
 pub mod cluster;
 mod consistency;
 mod decode;
+pub mod lb;
 pub mod names;
 pub mod report;
 pub mod roles;
@@ -33,7 +35,10 @@ use std::path::Path;
 pub use cluster::Cluster;
 pub use names::{ClusterName, HostName, Vrid};
 pub use report::{Problem, Report, Severity};
-pub use roles::{BrokerConfig, LbConfig, Peer, QuorumConfig, RoleError, TlsFiles, VipConfig, VipInstance, Voter};
+pub use roles::{
+    BackendConfig, BrokerConfig, LbConfig, LbHost, Peer, QuorumConfig, RoleError, TlsFiles, VipConfig, VipInstance,
+    Voter,
+};
 
 /// A good cluster file.
 #[derive(Debug, Clone)]

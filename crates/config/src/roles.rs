@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cluster::{Broker, Cluster, Host, Lb, Tls};
+use crate::cluster::{Broker, Cluster, Host, Tls};
+use crate::lb::{self, BROKERS, Lb, Probe};
 use crate::names::{ClusterName, HostName, Vrid};
 use crate::vip::{Adverts, Track, Vip, VipMode, VirtualRouter, VrrpVersion};
 
@@ -134,7 +135,7 @@ pub struct Voter {
 }
 
 /// What `evermq-lb` on one host needs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LbConfig {
     /// This host.
     pub host: HostName,
@@ -142,8 +143,10 @@ pub struct LbConfig {
     pub lb: Lb,
     /// The cluster, which peers must name too.
     pub cluster: ClusterName,
-    /// Every broker, in the file's order.
-    pub backends: Vec<Peer>,
+    /// Every broker: the cluster's in the file's order, then the others.
+    pub backends: Vec<BackendConfig>,
+    /// The cluster's hosts with role `lb`, this one included.
+    pub lbs: Vec<HostName>,
     /// Where the other lbs connect to this one.
     pub peer_listen: SocketAddr,
     /// Every other lb.
@@ -152,6 +155,62 @@ pub struct LbConfig {
     pub tls: TlsFiles,
     /// This program's control socket.
     pub control_socket: PathBuf,
+}
+
+/// A host with role `lb`, as a broker knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LbHost {
+    /// Its name.
+    pub name: HostName,
+    /// Where its connections come from.
+    pub address: Ipv4Addr,
+}
+
+/// One broker, as the lb reaches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendConfig {
+    /// Its name, unique; its host's for a broker of the cluster.
+    pub name: String,
+    /// Its host, if that is one of the cluster.
+    pub host: Option<HostName>,
+    /// Where it speaks MQTT over TLS.
+    pub address: Option<SocketAddr>,
+    /// Where it speaks plain MQTT.
+    pub plain_address: Option<SocketAddr>,
+    /// Whether a PROXY protocol header goes before TLS.
+    pub send_proxy: bool,
+    /// Whether a PROXY protocol header goes before plain MQTT.
+    pub send_proxy_plain: bool,
+    /// Its group.
+    pub group: String,
+    /// Its share beside the others'; 0: none.
+    pub weight: u16,
+    /// Gets clients only when all others of its group are down.
+    pub backup: bool,
+    /// Connections of this lb host; none for no bound.
+    pub max_connections: Option<usize>,
+    /// How its health is known.
+    pub probe: Probe,
+}
+
+impl BackendConfig {
+    /// A broker with the settings that the file's defaults give to one of the cluster.
+    #[must_use]
+    pub fn of_cluster(host: HostName, address: SocketAddr, plain_address: Option<SocketAddr>) -> Self {
+        Self {
+            name: host.as_str().to_owned(),
+            host: Some(host),
+            address: Some(address),
+            plain_address,
+            send_proxy: false,
+            send_proxy_plain: true,
+            group: BROKERS.to_owned(),
+            weight: 1,
+            backup: false,
+            max_connections: None,
+            probe: Probe::Session,
+        }
+    }
 }
 
 /// What `evermq-broker` on one host needs.
@@ -167,6 +226,8 @@ pub struct BrokerConfig {
     pub peer_listen: SocketAddr,
     /// Every other broker.
     pub peers: Vec<Peer>,
+    /// The cluster's hosts with role `lb`: their PROXY protocol headers are believed.
+    pub lbs: Vec<LbHost>,
     /// This host's vote on who holds the VIP; none where none is asked for.
     pub quorum: Option<QuorumConfig>,
     /// Certificates of this host.
@@ -241,7 +302,7 @@ impl Cluster {
         let me = self.host_with_role(host, "lb", "evermq-lb", |host| host.lb)?;
         Ok(LbConfig {
             host: me.name.clone(),
-            lb: self.lb.clone(),
+            lb: self.lb_of(me),
             cluster: self.name.clone(),
             peer_listen: SocketAddr::from((me.address, self.lb.peer_port)),
             peers: self
@@ -249,10 +310,58 @@ impl Cluster {
                 .filter(|peer| peer.name != me.name)
                 .map(|peer| peer_at(peer, self.lb.peer_port))
                 .collect(),
-            backends: self.brokers().map(|broker| peer_at(broker, self.broker.listen.port())).collect(),
+            backends: self.backends(),
+            lbs: self.lbs().map(|lb| lb.name.clone()).collect(),
             tls: self.tls.for_host(&me.name),
             control_socket: self.run_dir.join("lb.sock"),
         })
+    }
+
+    /// `[lb]` with the host's name in its paths.
+    fn lb_of(&self, me: &Host) -> Lb {
+        let mut lb = self.lb.clone();
+        for files in &mut lb.tls.certificates {
+            files.cert = for_host(&files.cert, &me.name);
+            files.key = for_host(&files.key, &me.name);
+        }
+        lb
+    }
+
+    fn backends(&self) -> Vec<BackendConfig> {
+        let own = self.brokers().map(|host| {
+            let address = SocketAddr::from((host.address, self.broker.listen.port()));
+            let plain = self.broker.listen_proxy.map(|proxy| SocketAddr::from((host.address, proxy.port())));
+            let backend = BackendConfig {
+                send_proxy: self.lb.send_proxy,
+                ..BackendConfig::of_cluster(host.name.clone(), address, plain)
+            };
+            match self.lb.backends.iter().find(|settings| settings.name == backend.name) {
+                None => backend,
+                Some(settings) => BackendConfig {
+                    group: settings.group.clone(),
+                    weight: settings.weight,
+                    backup: settings.backup,
+                    max_connections: settings.max_connections,
+                    probe: settings.probe,
+                    send_proxy: backend.send_proxy && settings.send_proxy,
+                    ..backend
+                },
+            }
+        });
+        own.chain(self.lb.backends.iter().filter(|backend| is_foreign(backend)).map(|backend| BackendConfig {
+            name: backend.name.clone(),
+            host: None,
+            address: backend.address,
+            plain_address: backend.plain_address,
+            send_proxy: backend.send_proxy,
+            send_proxy_plain: backend.send_proxy,
+            group: backend.group.clone(),
+            weight: backend.weight,
+            backup: backend.backup,
+            max_connections: backend.max_connections,
+            probe: backend.probe,
+        }))
+        .collect()
     }
 
     /// What `evermq-broker` on `host` needs.
@@ -268,6 +377,7 @@ impl Cluster {
             broker: self.broker.clone(),
             peer_listen: SocketAddr::from((me.address, port)),
             peers: self.brokers().filter(|peer| peer.name != me.name).map(|peer| peer_at(peer, port)).collect(),
+            lbs: self.lbs().map(|lb| LbHost { name: lb.name.clone(), address: lb.address }).collect(),
             // A host that is an lb too votes by its evermq-vip.
             quorum: if me.lb { None } else { self.quorum_of(me) },
             tls: self.tls.for_host(&me.name),
@@ -300,6 +410,11 @@ impl Tls {
 
 fn for_host(path: &Path, host: &HostName) -> PathBuf {
     path.to_str().map_or_else(|| path.to_owned(), |path| path.replace("{host}", host.as_str()).into())
+}
+
+/// A broker that is not of the cluster has an address of its own.
+const fn is_foreign(backend: &lb::Backend) -> bool {
+    backend.address.is_some() || backend.plain_address.is_some()
 }
 
 fn peer_at(host: &Host, port: u16) -> Peer {

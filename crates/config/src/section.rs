@@ -11,6 +11,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::lb::IpNetwork;
 use crate::report::{Place, Problem, Severity};
 use crate::value;
 
@@ -122,7 +123,8 @@ impl<'a> Section<'a> {
     fn title(&self) -> String {
         match self.name {
             "" => "the cluster file".to_owned(),
-            list @ ("hosts" | "vip.instances" | "vip.track") => format!("[[{list}]]"),
+            list @ ("hosts" | "vip.instances" | "vip.track" | "lb.listeners" | "lb.backends" | "lb.routes"
+            | "lb.client_ids" | "lb.certificates") => format!("[[{list}]]"),
             name => format!("[{name}]"),
         }
     }
@@ -132,6 +134,11 @@ impl<'a> Section<'a> {
         let name = match key {
             "instances" => "vip.instances",
             "track" => "vip.track",
+            "listeners" => "lb.listeners",
+            "backends" => "lb.backends",
+            "routes" => "lb.routes",
+            "client_ids" => "lb.client_ids",
+            "certificates" => "lb.certificates",
             other => other,
         };
         let Some(value) = self.raw(key) else { return Vec::new() };
@@ -282,6 +289,15 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// A list of at least one string, all of which are good.
+    pub(crate) fn names(&mut self, key: &'static str, wanted: &str, is_good: fn(&str) -> bool) -> Option<Vec<String>> {
+        self.read(key, wanted, |value| {
+            let names = value.as_array()?.iter().map(|entry| entry.get_ref().as_str().filter(|name| is_good(name)));
+            let names: Vec<String> = names.map(|name| name.map(str::to_owned)).collect::<Option<_>>()?;
+            (!names.is_empty()).then_some(names)
+        })
+    }
+
     /// A string that `parse` takes.
     pub(crate) fn parsed<T>(
         &mut self,
@@ -335,6 +351,15 @@ impl<'a> Section<'a> {
         self.parsed(key, &wanted, |text| text.parse().ok().filter(|address: &SocketAddr| address.port() != 0))
     }
 
+    /// A list of networks of either family, empty where it is left out.
+    pub(crate) fn networks(&mut self, key: &'static str, example: &str) -> Vec<IpNetwork> {
+        let wanted = format!("a list of addresses or networks, such as {example}");
+        let networks = self.read(key, &wanted, |value| {
+            value.as_array()?.iter().map(|entry| IpNetwork::parse(entry.get_ref().as_str()?)).collect()
+        });
+        self.or_default(key, networks, Vec::new())
+    }
+
     /// A path, taken from the file's directory where it is relative.
     pub(crate) fn path(&mut self, key: &'static str, default: &str) -> PathBuf {
         let wanted = format!("a path, such as \"{default}\"");
@@ -350,7 +375,7 @@ impl<'a> Section<'a> {
         Some(self.absolute(&path))
     }
 
-    fn absolute(&self, path: &str) -> PathBuf {
+    pub(crate) fn absolute(&self, path: &str) -> PathBuf {
         let directory = self.source.path.parent().unwrap_or_else(|| Path::new(""));
         let directory = if directory.is_absolute() {
             directory.to_owned()

@@ -1,6 +1,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+mod lb;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -92,7 +94,7 @@ fn each_program_gets_its_part() {
     let lb = cluster.lb_for("lb1").unwrap();
     assert_eq!(lb.tls.cert, Path::new("/etc/evermq/tls/lb1.crt"));
     assert_eq!(
-        lb.backends.iter().map(|b| b.address.to_string()).collect::<Vec<_>>(),
+        lb.backends.iter().map(|b| b.address.unwrap().to_string()).collect::<Vec<_>>(),
         ["192.168.10.21:8883", "192.168.10.22:8883"]
     );
     let broker = cluster.broker_for("broker1").unwrap();

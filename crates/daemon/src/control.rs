@@ -8,7 +8,10 @@
 //! | anything else | one line, `{"error": TEXT}` |
 //!
 //! Tasks: [`serve`] owns one task for each connection, in a set that ends with it. At most [`MAX_CLIENTS`] connections and
-//! [`MAX_REQUEST`] bytes a request.
+//! [`MAX_REQUEST`] bytes a request. The socket can pass to another process of the program with everybody who is connected:
+//! see [`Lender`].
+
+mod server;
 
 use std::future::Future;
 use std::io::{self, BufRead as _, Write as _};
@@ -21,21 +24,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt};
-use serde_json::{Value, json};
+use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::health::{HEALTH_BEAT, Health, HealthLine};
+pub use self::server::{Client, Estate, Lender, Lending, Placement, lending, serve_estate};
+#[cfg(doc)]
+use crate::health::HEALTH_BEAT;
+use crate::health::Health;
 
 /// Connections served at once: a handful of operators and the vip.
 pub const MAX_CLIENTS: usize = 64;
 /// Longest request.
 pub const MAX_REQUEST: u64 = 4096;
-/// How long accepting rests after a failure such as too many open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a control socket does not work.
 #[derive(Debug, thiserror::Error)]
@@ -148,87 +150,8 @@ pub fn listener(path: &Path) -> Option<i32> {
 /// # Errors
 /// The listener does not belong to a runtime that can drive it.
 pub async fn serve(listener: UnixListener, control: Control, shutdown: CancellationToken) -> io::Result<()> {
-    let listener = tokio::net::UnixListener::from_std(listener)?;
-    let mut clients = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
-            Some(_) = clients.join_next(), if !clients.is_empty() => {}
-            accepted = listener.accept(), if clients.len() < MAX_CLIENTS => match accepted {
-                Ok((stream, _)) => {
-                    let control = control.clone();
-                    clients.spawn(async move {
-                        if let Err(error) = answer(stream, control).await {
-                            tracing::debug!(%error, "control connection ended");
-                        }
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "control socket cannot accept");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-}
-
-async fn answer(stream: tokio::net::UnixStream, mut control: Control) -> io::Result<()> {
-    let (reader, mut writer) = stream.into_split();
-    let mut line = String::new();
-    tokio::io::BufReader::new(reader.take(MAX_REQUEST)).read_line(&mut line).await?;
-    let request = match serde_json::from_str::<Value>(&line) {
-        Ok(request) => request,
-        Err(error) => return write_error(&mut writer, &format!("not a request: {error}")).await,
-    };
-    match request["request"].as_str() {
-        Some("state") => write_line(&mut writer, &json!({ "ok": (control.state)() })).await,
-        Some("health") => stream_health(&mut writer, &mut control.health).await,
-        Some(name) => match (control.requests)(name, &request) {
-            Some(answer) => write_answer(&mut writer, answer).await,
-            None => write_error(&mut writer, &format!("unknown request {name:?}")).await,
-        },
-        None => write_error(&mut writer, "not a request: {\"request\":NAME} is missing").await,
-    }
-}
-
-async fn write_answer(writer: &mut tokio::net::unix::OwnedWriteHalf, mut answer: Answer) -> io::Result<()> {
-    loop {
-        match answer {
-            Answer::Ok(value) => return write_line(writer, &json!({ "ok": value })).await,
-            Answer::Error(text) => return write_error(writer, &text).await,
-            Answer::Lines(lines) => {
-                for line in &lines {
-                    write_line(writer, line).await?;
-                }
-                return Ok(());
-            }
-            Answer::Later(later) => answer = later.await,
-        }
-    }
-}
-
-async fn stream_health(
-    writer: &mut tokio::net::unix::OwnedWriteHalf,
-    health: &mut watch::Receiver<Health>,
-) -> io::Result<()> {
-    loop {
-        let line = HealthLine { health: *health.borrow_and_update() };
-        write_line(writer, &serde_json::to_value(line)?).await?;
-        tokio::select! {
-            changed = health.changed() => if changed.is_err() { return Ok(()); },
-            () = tokio::time::sleep(HEALTH_BEAT) => {}
-        }
-    }
-}
-
-async fn write_error(writer: &mut tokio::net::unix::OwnedWriteHalf, text: &str) -> io::Result<()> {
-    write_line(writer, &json!({ "error": text })).await
-}
-
-async fn write_line(writer: &mut tokio::net::unix::OwnedWriteHalf, value: &Value) -> io::Result<()> {
-    let mut line = value.to_string();
-    line.push('\n');
-    writer.write_all(line.as_bytes()).await
+    let estate = Estate { listener, clients: Vec::new() };
+    serve_estate(estate, control, Placement::default(), lending().1, shutdown).await
 }
 
 /// Asks a program; blocks for at most `timeout` for each read or write. Gives what stands under `ok`.

@@ -9,11 +9,15 @@
 //! | [`workers`] | one thread with one runtime for each core |
 //! | [`listen`] | listening sockets and TCP options |
 //! | [`limits`] | open files |
+//! | [`proxy_protocol`] | who a client behind a proxy is |
 //! | [`tls`] | certificates of this host, who the other side is |
+//! | [`secret`] | secrets that hosts share |
 //! | [`health`] | what a program says of itself |
 //! | [`control`] | the Unix socket where it says so |
 //! | [`metrics`] | figures for Prometheus |
+//! | [`cluster_topics`] | what brokers and lbs tell each other over MQTT |
 
+pub mod cluster_topics;
 pub mod command;
 pub mod control;
 pub mod health;
@@ -22,6 +26,8 @@ pub mod listen;
 pub mod log;
 pub mod metrics;
 pub mod notify;
+pub mod proxy_protocol;
+pub mod secret;
 pub mod shutdown;
 pub mod tls;
 pub mod workers;

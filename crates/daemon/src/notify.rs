@@ -17,6 +17,11 @@ pub fn stopping() {
     send(&[NotifyState::Stopping]);
 }
 
+/// Another process is the program from now on: systemd watches it, and listens to it, instead of this one.
+pub fn main_process(process: u32) {
+    send(&[NotifyState::MainPid(process)]);
+}
+
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(false, states) {
         tracing::debug!(%error, "systemd was not told");

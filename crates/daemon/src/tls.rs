@@ -16,6 +16,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
+mod name;
+
+pub use name::distinguished_name;
+
 /// Why the certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -121,6 +125,16 @@ impl Material {
     /// # Errors
     /// Certificate and key do not belong together.
     pub fn client_config_for(&self, host: &HostName, address: IpAddr) -> Result<Arc<ClientConfig>, TlsError> {
+        tracing::trace!(%host, %address, "client certificate verifier ready");
+        self.client_config_at(address)
+    }
+
+    /// The same for a server that is no host of the cluster: known by the name that the connection asks for, or by
+    /// `address`.
+    ///
+    /// # Errors
+    /// Certificate and key do not belong together.
+    pub fn client_config_at(&self, address: IpAddr) -> Result<Arc<ClientConfig>, TlsError> {
         let chain =
             WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.roots), Arc::clone(&self.provider)).build()?;
         let verifier = HostVerifier { chain, address: ServerName::IpAddress(address.into()) };
@@ -133,7 +147,6 @@ impl Material {
                     .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
             })
             .map_err(|source| self.bad_pair(source))?;
-        tracing::trace!(%host, %address, "client certificate verifier ready");
         Ok(Arc::new(config))
     }
 

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::Args;
-use evermq_config::cluster::{Balance, Host};
+use evermq_config::cluster::Host;
 use evermq_config::vip::{Adverts, VirtualRouter};
 use evermq_config::{Cluster, Problem, Report, Severity};
+use evermq_daemon::secret::{Secret, TICKET_KEY};
 use serde_json::{Value, json};
 
 use crate::command::CommandError;
@@ -40,6 +41,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, CommandError> {
             let mut report = loaded.warnings;
             report.problems.extend(scope.certificate_problems(&loaded.cluster, now()));
             report.problems.extend(heartbeat_key_problem(&loaded.cluster, args.config.path()));
+            report.problems.extend(scope.ticket_key_problem(&loaded.cluster, args.config.path()));
             Verdict { report, good: Some((loaded.cluster.clone(), scope.describe())) }
         }
         Err(report) => Verdict { report, good: None },
@@ -95,6 +97,18 @@ impl Scope {
         }
     }
 
+    /// What is wrong with the key that the lb hosts share for session tickets, where one of them is looked at.
+    fn ticket_key_problem(&self, cluster: &Cluster, file: &Path) -> Option<Problem> {
+        let ends_tls = cluster.lb.listeners.iter().any(|listener| listener.mode.terminates());
+        let is_lb = match self {
+            Self::One(name) => cluster.lbs().any(|lb| lb.name.as_str() == name),
+            Self::All | Self::Any => true,
+        };
+        let path = &cluster.lb.tls.ticket_key;
+        let error = Secret::read(path, TICKET_KEY).err().filter(|_| ends_tls && is_lb)?;
+        Some(shared_key_problem(path, file, &error.to_string()))
+    }
+
     fn describe(&self) -> String {
         match self {
             Self::One(name) => format!("of host {name}"),
@@ -107,16 +121,20 @@ impl Scope {
 /// What is wrong with the key that the hosts share for the heartbeat. Its path is the same on all of them.
 fn heartbeat_key_problem(cluster: &Cluster, file: &Path) -> Option<Problem> {
     let path = &cluster.quorum.as_ref()?.key_file;
-    let error = evermq_quorum::Key::read(path).err()?.to_string();
-    let (message, help) = error.split_once("; ").unwrap_or((&error, ""));
-    Some(Problem {
+    let error = evermq_quorum::Key::read(path).err()?;
+    Some(shared_key_problem(path, file, &error.to_string()))
+}
+
+fn shared_key_problem(path: &Path, file: &Path, error: &str) -> Problem {
+    let (message, help) = error.split_once("; ").unwrap_or((error, ""));
+    Problem {
         severity: Severity::Error,
         file: file.to_owned(),
         place: None,
         text: path.display().to_string(),
         message: message.to_owned(),
         help: help.to_owned(),
-    })
+    }
 }
 
 struct Verdict {
@@ -187,7 +205,7 @@ fn cluster_json(cluster: &Cluster) -> Value {
         "vip": cluster.vips().next(),
         "virtual_routers": cluster.virtual_routers.iter().map(router).collect::<Vec<_>>(),
         "quorum": cluster.quorum.is_some(),
-        "port": cluster.lb.listen.port(),
+        "port": cluster.lb.listen().port(),
         "hosts": cluster.hosts.iter().map(host).collect::<Vec<_>>(),
     })
 }
@@ -197,16 +215,13 @@ fn summary(cluster: &Cluster) -> String {
     let mut facts = Table::indented(2);
     facts.row(["cluster", cluster.name.as_str()]);
     facts.row(["clients connect to", &clients_connect_to(cluster)]);
-    let balance = match cluster.lb.balance {
-        Balance::LeastConn => "least_conn",
-        Balance::RoundRobin => "round_robin",
-    };
-    facts.row(["load balancing", balance]);
+    facts.row(["load balancing", cluster.lb.balance.name()]);
     let broker = &cluster.broker;
     let plain = broker.listen_plain.map_or_else(String::new, |plain| format!(", plain on {plain}"));
+    let proxy = broker.listen_proxy.map_or_else(String::new, |proxy| format!(", plain for the lb hosts on {proxy}"));
     facts.row([
         "brokers",
-        &format!("MQTT over mutual TLS on {}{plain}, each other on port {}", broker.listen, broker.peer_port),
+        &format!("MQTT over mutual TLS on {}{plain}{proxy}, each other on port {}", broker.listen, broker.peer_port),
     ]);
     let mut hosts = Table::indented(2);
     hosts.row(["HOST", "ADDRESS", "ROLES", "VIP PRIORITY"]);
@@ -218,7 +233,7 @@ fn summary(cluster: &Cluster) -> String {
 }
 
 fn clients_connect_to(cluster: &Cluster) -> String {
-    let port = cluster.lb.listen.port();
+    let port = cluster.lb.listen().port();
     let (Some(vip), Some(router)) = (&cluster.vip, cluster.virtual_routers.first()) else {
         return format!("port {port} of any lb host (no VIP is held)");
     };

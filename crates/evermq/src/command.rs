@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use evermq_config::{Report, RoleError};
 
 use crate::certs::{self, CertsError};
-use crate::{check, client, completion, lab, man, output, reload, status};
+use crate::{check, client, completion, lab, lb, man, output, reload, status, upgrade};
 
 /// MQTT that stays up: the operator's command
 #[derive(Debug, Parser)]
@@ -31,6 +31,14 @@ enum Command {
     Status(status::StatusArgs),
     /// Have the programs of this host read the changed cluster file
     Reload(reload::ReloadArgs),
+    /// Have the new version of a program take over from the one that runs
+    Upgrade(upgrade::UpgradeArgs),
+    /// Show who is connected to a load balancer, or close connections
+    Connections(lb::ConnectionsArgs),
+    /// Show or set a broker's weight and state on the load balancers
+    Backend(lb::BackendArgs),
+    /// Move a broker's clients to the others, so that it can be stopped
+    Drain(lb::DrainArgs),
     /// Publish messages; the flags are those of mosquitto_pub
     // `-h` is the host, as it is there.
     #[command(disable_help_flag = true)]
@@ -58,6 +66,9 @@ pub enum CommandError {
     /// Certificates.
     #[error(transparent)]
     Certs(#[from] CertsError),
+    /// A load balancer.
+    #[error(transparent)]
+    Lb(#[from] lb::LbError),
     /// Manual pages.
     #[error(transparent)]
     Man(#[from] man::ManError),
@@ -83,6 +94,10 @@ fn run(command: Command) -> Result<ExitCode, CommandError> {
         Command::Certs(args) => certs::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Reload(args) => reload::run(&args),
+        Command::Upgrade(args) => upgrade::run(&args),
+        Command::Connections(args) => lb::run_connections(&args),
+        Command::Backend(args) => lb::run_backend(&args),
+        Command::Drain(args) => lb::run_drain(&args),
         Command::Pub(args) => Ok(client::run_pub(args)),
         Command::Sub(args) => Ok(client::run_sub(args)),
         Command::Lab(args) => Ok(lab::run(args)),
@@ -97,7 +112,7 @@ impl CommandError {
             Self::Config(_) | Self::Host(_) => 2,
             Self::Certs(error) if error.is_usage() => 2,
             Self::Man(error) if error.is_usage() => 2,
-            Self::Certs(_) | Self::Man(_) | Self::Output(_) => 1,
+            Self::Certs(_) | Self::Lb(_) | Self::Man(_) | Self::Output(_) => 1,
         }
     }
 }

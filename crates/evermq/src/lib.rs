@@ -8,6 +8,8 @@
 //! | [`certs`] | `evermq certs`: authority, hosts, clients |
 //! | [`status`] | `evermq status`: how the programs of this host are |
 //! | [`reload`] | `evermq reload`: have them read the changed file |
+//! | [`upgrade`] | `evermq upgrade`: the new version takes over from the one that runs |
+//! | [`lb`] | `evermq connections`, `backend`, `drain`: what an lb does |
 //! | [`client`] | `evermq pub` and `evermq sub` |
 //! | [`lab`] | `evermq lab`: the whole stack on one machine |
 //! | [`completion`], [`man`] | shell completion, manual pages |
@@ -20,8 +22,10 @@ pub mod command;
 pub mod completion;
 pub mod config_file;
 pub mod lab;
+pub mod lb;
 pub mod man;
 pub mod output;
 pub mod reload;
 pub mod status;
 pub mod table;
+pub mod upgrade;

@@ -13,19 +13,25 @@ use crate::output;
 
 /// `evermq reload`
 #[derive(Debug, Args)]
-#[command(after_help = "evermq-lb and evermq-broker take a changed file when they are restarted.\n\n\
+#[command(after_help = "evermq-broker takes a changed file when it is restarted.\n\n\
                   Exit status: 0 it is in force; 1 a program refused it or does not answer; 2 the file is wrong.")]
 pub struct ReloadArgs {
     #[command(flatten)]
     config: ConfigFile,
     #[command(flatten)]
     host: ThisHost,
-    /// How long to wait for the answer
+    /// How long to wait for each answer
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
     timeout: u64,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What became of it in one program.
+struct Outcome {
+    program: &'static str,
+    answer: Result<Value, ControlError>,
 }
 
 /// Checks the file, then has it put in force.
@@ -35,37 +41,71 @@ pub struct ReloadArgs {
 pub fn run(args: &ReloadArgs) -> Result<ExitCode, CommandError> {
     let cluster = args.config.load()?;
     let host = args.host.find(&cluster)?;
-    if !(host.lb && cluster.vip.is_some()) {
-        output::print(&format!("{} has no evermq-vip: nothing to do\n", host.name))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let socket = cluster.run_dir.join("vip.sock");
-    let answer = control::request(&socket, &json!({ "request": "reload" }), Duration::from_millis(args.timeout));
-    let (text, good) = match &answer {
-        Ok(done) => (format!("evermq-vip: {}\n", words(done)), true),
-        Err(error) => (format!("evermq-vip: {error}{}\n", advice(error)), false),
+    let programs = [(host.lb, "evermq-lb", "lb.sock"), (host.lb && cluster.vip.is_some(), "evermq-vip", "vip.sock")];
+    let timeout = Duration::from_millis(args.timeout);
+    let ask = |(program, socket): (&'static str, &str)| Outcome {
+        program,
+        answer: control::request(&cluster.run_dir.join(socket), &json!({ "request": "reload" }), timeout),
     };
+    let runs = programs.into_iter().filter(|(runs, ..)| *runs).map(|(_, program, socket)| (program, socket));
+    let outcomes: Vec<Outcome> = runs.map(ask).collect();
     if args.json {
-        let error = answer.as_ref().err().map(ToString::to_string);
-        output::print_json(
-            &json!({ "program": "evermq-vip", "reloaded": good, "answer": answer.ok(), "error": error }),
-        )?;
-    } else if good {
-        output::print(&text)?;
+        let programs: Vec<Value> = outcomes.iter().map(Outcome::json).collect();
+        output::print_json(&json!({ "host": host.name.as_str(), "programs": programs }))?;
+    } else if outcomes.is_empty() {
+        output::print(&format!(
+            "{} has no program that takes a changed file while it runs: nothing to do\n",
+            host.name
+        ))?;
     } else {
-        output::complain(text.trim_end());
+        for outcome in &outcomes {
+            outcome.say()?;
+        }
     }
+    let good = outcomes.iter().all(|outcome| outcome.answer.is_ok());
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What was done.
-fn words(done: &Value) -> &'static str {
-    if done["changed"] == false { "the file says nothing else for this host" } else { "the file is in force" }
+impl Outcome {
+    fn json(&self) -> Value {
+        json!({
+            "program": self.program,
+            "reloaded": self.answer.is_ok(),
+            "answer": self.answer.as_ref().ok(),
+            "error": self.answer.as_ref().err().map(ToString::to_string),
+        })
+    }
+
+    fn say(&self) -> Result<(), CommandError> {
+        match &self.answer {
+            Ok(done) => output::print(&format!("{}: {}\n", self.program, words(done)))?,
+            Err(error) => output::complain(&format!("{}: {error}{}", self.program, advice(error, self.program))),
+        }
+        Ok(())
+    }
 }
 
-fn advice(error: &ControlError) -> &'static str {
+/// What was done, and what has to be done besides.
+fn words(done: &Value) -> String {
+    let keys = |key: &str| {
+        let keys = done[key].as_array().into_iter().flatten().filter_map(Value::as_str);
+        keys.collect::<Vec<_>>().join(", ")
+    };
+    let mut text = if done["changed"] == false {
+        "the file says nothing else for this host".to_owned()
+    } else {
+        "the file is in force".to_owned()
+    };
+    let restart = keys("restart");
+    if !restart.is_empty() {
+        text.push_str(&format!(", but for what needs a restart: {restart}"));
+    }
+    text
+}
+
+fn advice(error: &ControlError, program: &str) -> String {
     match error {
-        ControlError::Unreachable { .. } => "; start it: systemctl start evermq-vip",
-        _ => "",
+        ControlError::Unreachable { .. } => format!("; start it: systemctl start {program}"),
+        _ => String::new(),
     }
 }

@@ -260,3 +260,28 @@ fn a_heartbeat_key_is_new_each_time_and_never_overwritten() {
     assert!(complaint.contains("heartbeat.key is already there and will not be overwritten"), "{complaint}");
     assert_eq!(fs::read_to_string(site.path("heartbeat.key")).unwrap(), one);
 }
+
+#[test]
+fn a_cluster_whose_lbs_end_tls_gets_a_ticket_key() {
+    let terminate = "[broker]\nlisten_proxy = \"0.0.0.0:8885\"\n[lb]\nmode = \"terminate\"\n[vip]";
+    let site = Site::new(&program::CLUSTER.replace("[vip]", terminate));
+    let text = site.evermq("certs init --config evermq.toml --dir tls").good();
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let install = "ca.crt lb1.crt lb1.key ticket.key -> tls/ca.crt tls/lb1.crt tls/lb1.key ticket.key";
+    assert!(words.contains(install), "{text}");
+    assert!(words.contains("ca.crt broker1.crt broker1.key -> "), "brokers need none: {text}");
+    let missing = site.evermq("check --config evermq.toml --host lb1");
+    assert_eq!(missing.status, 2);
+    assert!(missing.stdout.contains("cannot read the ticket key"), "{}", missing.stdout);
+    assert!(missing.stdout.contains("evermq certs ticket-key --out"), "{}", missing.stdout);
+    site.evermq("check --config evermq.toml --host broker1").good();
+    let text = site.evermq("certs ticket-key").good();
+    assert!(text.starts_with("made ticket.key\n"), "{text}");
+    let key = fs::read_to_string(site.path("ticket.key")).unwrap();
+    assert_eq!(key.trim_end().len(), 64);
+    assert!(!text.contains(key.trim_end()), "the key is shown");
+    assert_eq!(fs::metadata(site.path("ticket.key")).unwrap().permissions().mode() & 0o7777, 0o600);
+    site.evermq("check --config evermq.toml --host lb1").good();
+    assert!(site.evermq("certs ticket-key").bad(1).contains("resumes nobody's session"));
+    assert!(!Site::with_certificates().path("tls/ticket.key").exists(), "none without such a listener");
+}

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// The connections of all workers against the limit.
 #[derive(Debug)]
 pub struct Admission {
-    limit: usize,
+    limit: AtomicUsize,
     current: AtomicUsize,
     /// The limit has been reached and that was said; below [`Admission::calm`] the end of it is said as well.
     announced: AtomicBool,
@@ -45,7 +45,7 @@ impl Admission {
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self {
-            limit: limit.max(1),
+            limit: AtomicUsize::new(limit.max(1)),
             current: AtomicUsize::new(0),
             announced: AtomicBool::new(false),
             notice: Mutex::default(),
@@ -55,8 +55,13 @@ impl Admission {
 
     /// The limit.
     #[must_use]
-    pub const fn limit(&self) -> usize {
-        self.limit
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::SeqCst)
+    }
+
+    /// Another limit from now on. Whoever is beyond it stays; with a higher one, whoever waits is to be woken.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit.max(1), Ordering::SeqCst);
     }
 
     /// Connections now.
@@ -68,17 +73,22 @@ impl Admission {
     /// Whether there is no room.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.current() >= self.limit
+        self.current() >= self.limit()
     }
 
     /// Takes a place if there is one.
     pub fn enter(&self, now: Instant) -> Entry {
-        let before =
-            self.current.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| (n < self.limit).then_some(n + 1));
+        let limit = self.limit();
+        let before = self.current.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| (n < limit).then_some(n + 1));
         match before {
-            Ok(before) => Entry::Admitted { announce_full: before + 1 == self.limit && self.is_news(now) },
+            Ok(before) => Entry::Admitted { announce_full: before + 1 == limit && self.is_news(now) },
             Err(_) => Entry::Full,
         }
+    }
+
+    /// Takes a place whether there is one or not, for somebody who is in already: [`Admission::leave`] is owed.
+    pub fn enter_anyway(&self) {
+        self.current.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Asks to be woken by a leaver. Whoever calls this must look once more whether there is room before it sleeps.
@@ -108,8 +118,9 @@ impl Admission {
     }
 
     /// Nine tenths of the limit, and always below it, so that one client that comes and goes at the limit is said once.
-    const fn calm(&self) -> usize {
-        self.limit - self.limit.div_ceil(10)
+    fn calm(&self) -> usize {
+        let limit = self.limit();
+        limit - limit.div_ceil(10)
     }
 }
 
@@ -184,6 +195,19 @@ mod tests {
         admission.wait();
         assert_eq!(admission.leave(), Exit { wake: true, announce_calm: false });
         assert_eq!(admission.leave(), Exit { wake: false, announce_calm: true });
+    }
+
+    #[test]
+    fn who_is_in_already_counts_also_above_the_limit() {
+        let now = Instant::now();
+        let admission = Admission::new(1);
+        admission.enter_anyway();
+        admission.enter_anyway();
+        assert_eq!((admission.current(), admission.enter(now)), (2, Entry::Full));
+        assert_eq!(admission.leave(), QUIET);
+        assert_eq!(admission.enter(now), Entry::Full);
+        assert_eq!(admission.leave(), QUIET);
+        assert_eq!(admission.enter(now), IN_LAST);
     }
 
     #[test]

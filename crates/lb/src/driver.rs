@@ -3,7 +3,9 @@
 //! | task | owner | ends |
 //! |---|---|---|
 //! | workers, one thread each | [`LoadBalancer::serve`], which joins them | when drained |
-//! | one [`Probe`] for each backend | the control thread's set | with its token, after a farewell |
+//! | [`Probes`], a task for each backend | the control thread | at the end, after a farewell |
+//! | [`Mover`], [`Reloader`], SIGHUP, metrics | the control thread's set | with its token |
+//! | [`AccessLog`]'s thread | [`LoadBalancer::serve`] | last, when all is written |
 //! | [`Exchange::run`]: the other lbs | the control thread's set | with its token |
 //! | control socket | the control thread's set | with its token |
 //! | [`Overseer`] | the control thread | at the end of the drain |
@@ -11,54 +13,90 @@
 //! The control thread is the one that calls [`LoadBalancer::serve`]. Health is its word, and it samples the workers' beats
 //! for it, so what evermq-vip hears is about the threads that carry the clients' bytes.
 
+pub(crate) mod giving;
+mod overseer;
+mod room;
+mod taking;
+
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::os::unix::net::UnixListener;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use evermq_config::LbConfig;
-use evermq_daemon::control::{self, Control, ControlError};
+use evermq_config::cluster::LogFormat;
+use evermq_config::lb::Queue;
+use evermq_daemon::command::ConfigSource;
+use evermq_daemon::control::{self, Control, ControlError, Estate, Lending, Placement};
 use evermq_daemon::health::Health;
 use evermq_daemon::listen::{self, ListenError, SocketOptions};
+use evermq_daemon::metrics::MetricsError;
 use evermq_daemon::tls::{Material, TlsError};
-use evermq_daemon::{limits, notify, workers};
+use evermq_daemon::workers;
 use evermq_mqtt::Text;
-use nix::sys::resource::{Resource, getrlimit};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio_rustls::TlsConnector;
+use tokio::signal::unix::SignalKind;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::health::Timing;
-use crate::listener;
-use crate::peers::{self, Exchange, Peers};
-use crate::pool::Pool;
-use crate::probe::{self, Probe};
-use crate::pulse::{BEAT, Condition, Pulse};
-use crate::state::{Identity, State};
-use crate::worker::{self, Gate, Orders, Settings, Worker};
+use self::giving::{Belongings, Upgrades};
+use self::overseer::Overseer;
+pub(crate) use self::room::Room;
+use self::taking::{ControlSocket, Successor};
 
-/// Clients are still accepted for this long after evermq-vip was told to hand the VIP over: it knows at once, and the other
-/// host has the VIP some milliseconds later.
-const HANDOVER: Duration = Duration::from_millis(100);
+use crate::access_log::{AccessLog, AccessLogError, Target};
+use crate::admin::Board;
+use crate::control::Reload;
+use crate::desk::{Desk, Parts};
+use crate::engine::inbox::Order;
+use crate::engine::listener;
+use crate::engine::threads::{self, Common, Made};
+use crate::engine::worker::{Front, Settings};
+use crate::metrics;
+use crate::mover::Mover;
+use crate::peers::{self, Exchange};
+use crate::pool::{Pool, PoolSettings};
+use crate::probe::Probes;
+use crate::pulse::{Condition, Pulse};
+use crate::reload::{self, Reloader};
+use crate::routes::Routes;
+use crate::sources::Sources;
+use crate::tally::{Books, Recorder};
+use crate::tls::{TlsSet, TlsSetError};
+use crate::upgrade::program::Program;
+use crate::upgrade::taker::{Predecessor, Sockets};
+
 /// How long workers may take to end after they were told to close what they have.
 const LAST_WORD: Duration = Duration::from_secs(3);
-/// Descriptors for everything but clients: listeners, epoll, control socket, sessions to brokers, logs.
-const OTHER_DESCRIPTORS: usize = 128;
-
 /// Why the load balancer does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// What is needed to end TLS.
+    #[error(transparent)]
+    Termination(#[from] TlsSetError),
     /// Control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
     /// Clients' address.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// A route or a listener leads nowhere.
+    #[error("no backend is in the group \"{0}\"")]
+    Group(String),
+    /// Event loops.
+    #[error("cannot make the workers' event loops: {0}")]
+    Workers(#[source] std::io::Error),
+    /// The access log.
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
+    /// The address for metrics.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// The host's name.
     #[error("the host's name makes no MQTT client identifier: {0}")]
     ClientId(#[from] evermq_mqtt::text::TextError),
@@ -71,19 +109,45 @@ pub enum Drained {
     Finished,
     /// `drain_timeout` was over, and that many connections were closed.
     Closed(usize),
+    /// Another process serves on.
+    Succeeded,
+}
+
+/// How far this process has taken over from another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The other one serves.
+    Preparing,
+    /// This one accepts, and connections come.
+    InCharge,
+    /// The other one has only what it cannot hand over.
+    Settled,
+    /// There is no other one.
+    Alone,
 }
 
 /// A load balancer whose sockets are bound.
 pub struct LoadBalancer {
     config: LbConfig,
     address: SocketAddr,
-    listeners: Vec<std::net::TcpListener>,
     control: UnixListener,
+    placement: Placement,
     pool: Arc<Pool>,
-    workers: Arc<[Arc<Worker>]>,
-    tls: Vec<TlsConnector>,
+    made: Made,
+    lost: CancellationToken,
+    material: Material,
     exchange: Option<Exchange>,
     client_id: Text,
+    source: Option<ConfigSource<LbConfig>>,
+    room: Room,
+    board: Arc<Board>,
+    books: Arc<Books>,
+    log: AccessLog,
+    metrics: Option<std::net::TcpListener>,
+    /// Where the other lbs connect, once more.
+    peers: Option<(SocketAddr, Arc<std::net::TcpListener>)>,
+    program: Option<Program>,
+    predecessor: Option<Predecessor>,
 }
 
 impl std::fmt::Debug for LoadBalancer {
@@ -101,31 +165,93 @@ impl LoadBalancer {
     /// # Errors
     /// See [`StartError`].
     pub fn bind(config: LbConfig) -> Result<Self, StartError> {
+        let metrics = config.lb.metrics.map(evermq_daemon::metrics::bind).transpose()?;
+        Ok(Self { metrics, ..Self::bind_with(config, &mut Sockets::default())? })
+    }
+
+    /// The same with what another process has bound, but for the address for metrics, which it still has.
+    pub(crate) fn bind_with(config: LbConfig, given: &mut Sockets) -> Result<Self, StartError> {
         let material = Material::load(&config.tls)?;
-        let tls = config
-            .backends
-            .iter()
-            .map(|backend| Ok(material.client_config_for(&backend.name, backend.address.ip())?.into()))
-            .collect::<Result<_, TlsError>>()?;
         // Two lbs of one host, one of which drains, must not end each other's sessions: hence the process in the name.
         let client_id = Text::new(&format!("evermq-lb-{}-{}", config.host, std::process::id()))?;
         // First of all sockets: with SO_REUSEPORT a second lb would get half of this one's clients instead of an error.
-        let control = control::bind(&config.control_socket)?;
+        let control = match given.control(&config.control_socket) {
+            Some(control) => control,
+            None => control::bind(&config.control_socket)?,
+        };
         let count = workers::count(config.lb.workers);
-        let (address, listeners) = listener::bind(config.lb.listen, count, socket_options(&config))?;
-        let (exchange, news) = bind_exchange(&config, &material)?.unzip();
+        let board = Arc::new(Board::default());
+        let room = Room::new(config.lb.max_connections, count, config.lb.listeners.len());
+        let pool = Arc::new(Pool::new(&config.backends, &PoolSettings::of(&config.lb), clock()));
+        let (fronts, listeners) = bind_fronts(&config, &pool, count, room.listeners_from, given)?;
+        let address = fronts.first().map_or_else(|| config.lb.listen(), |front| front.address);
+        let peers = bind_peers(&config, given)?;
+        let (exchange, news) = make_exchange(&config, &material, &board, peers.as_ref())?.unzip();
+        let format = evermq_daemon::log::current().map_or(LogFormat::Text, |log| log.format);
+        let log = AccessLog::start(Target::open(&config.lb.access_log)?, format).map_err(StartError::Workers)?;
+        let books = Arc::new(Books::new());
 
-        let gate = Arc::new(Gate::new(connection_limit(config.lb.max_connections)));
-        let pool = Arc::new(Pool::new(&config.backends, config.lb.balance));
-        let settings = Settings { connect_timeout: config.lb.connect_timeout, socket: socket_options(&config) };
-        let workers = (0..count)
-            .map(|index| {
-                let clients = peers::clients(news.as_ref(), index);
-                Arc::new(Worker::new(Arc::clone(&pool), Arc::clone(&gate), settings, clients))
-            })
-            .collect();
-        tracing::info!(listen = %address, workers = count, max_connections = gate.admission.limit(), "listening");
-        Ok(Self { config, address, listeners, control, pool, workers, tls, exchange, client_id })
+        let lost = CancellationToken::new();
+        let common = Common {
+            limit: room.connections,
+            pool: Arc::clone(&pool),
+            sources: Arc::new(Sources::new(config.lb.source, clock())),
+            settings: Arc::new(settings(&config, &pool, count, TlsSet::load(&config)?)?),
+            fronts,
+            sink: Arc::new(Recorder::new(Arc::clone(&books), log.hand())),
+            lost: lost.clone(),
+        };
+        let made = threads::make(&common, listeners, |index| peers::clients(news.as_ref(), index));
+        let made = made.map_err(StartError::Workers)?;
+        for front in &*common.fronts {
+            tracing::info!(
+                name = %front.name,
+                listen = %front.address,
+                mode = front.mode.name(),
+                workers = count,
+                max_connections = room.connections,
+                "listening"
+            );
+        }
+        let placement = Placement { health_from: Some(room.health_from) };
+        Ok(Self {
+            config,
+            address,
+            control,
+            placement,
+            pool,
+            made,
+            lost,
+            material,
+            exchange,
+            client_id,
+            source: None,
+            room,
+            board,
+            books,
+            log,
+            metrics: None,
+            peers,
+            program: None,
+            predecessor: None,
+        })
+    }
+
+    /// Where the configuration comes from, so that it can be read again.
+    #[must_use]
+    pub fn reloading(self, source: ConfigSource<LbConfig>) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    /// Can be succeeded by a new process of that program.
+    #[must_use]
+    pub fn upgradable(self, program: Program) -> Self {
+        Self { program: Some(program), ..self }
+    }
+
+    /// Succeeds that process.
+    pub(crate) fn succeeding(self, predecessor: Predecessor) -> Self {
+        Self { predecessor: Some(predecessor), ..self }
     }
 
     /// Where clients connect; its port is a real one, also if the file says 0.
@@ -134,208 +260,241 @@ impl LoadBalancer {
         self.address
     }
 
+    /// Where clients connect, for each listener in the file's order.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.made.addresses()
+    }
+
     /// Serves until `shutdown`, then drains.
     ///
     /// # Errors
     /// A thread cannot be made, or a worker failed; in the latter case those that were left have been drained.
+    #[expect(clippy::too_many_lines, reason = "what starts in which order, in one place")]
     pub fn serve(self, shutdown: &CancellationToken) -> anyhow::Result<Drained> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let orders = Orders::default();
         let end = CancellationToken::new();
         let (alive, mut ended) = mpsc::channel(1);
-        let threads =
-            spawn_workers(&self.workers, self.listeners, &orders, alive).context("cannot start the worker threads")?;
+        let workers = Arc::clone(&self.made.workers);
+        let fronts = Arc::clone(&self.made.fronts);
+        if self.predecessor.is_some() {
+            // Before they turn for the first time: clients are the other process's still.
+            for worker in &*workers {
+                worker.inbox.post(Order::Hold(oneshot::channel().0));
+            }
+        }
+        let threads = self.made.start(&alive).context("cannot start the worker threads")?;
+        drop(alive);
 
         let (health, shown) = watch::channel(Health::Down);
-        let identity = Identity { host: self.config.host.clone(), listen: self.address, started: clock() };
-        let peers = self.exchange.as_ref().map(Exchange::peers);
-        let control = control(identity, &self.workers, shown, peers);
-        let settings = probe::Settings {
-            client_id: self.client_id,
-            timing: Timing {
-                connect_timeout: self.config.lb.connect_timeout,
-                interval: self.config.lb.health_interval,
-                timeout: self.config.lb.health_timeout,
-            },
-            socket: socket_options(&self.config),
-        };
-        let overseer = Overseer {
+        let certificates = reload::fingerprint(&self.config);
+        let drain_timeout = self.config.lb.drain_timeout;
+        let control_path = self.config.control_socket.clone();
+        let metrics_address = self.predecessor.as_ref().and(self.config.lb.metrics);
+        let desk = Arc::new(Desk::new(Parts {
+            config: self.config,
             pool: Arc::clone(&self.pool),
-            pulse: Pulse::new(self.workers.len()),
-            workers: Arc::clone(&self.workers),
+            fronts: Arc::clone(&fronts),
+            workers: Arc::clone(&workers),
+            board: self.board,
+            books: self.books,
+            log: self.log.hand(),
+            peers: self.exchange.as_ref().map(Exchange::peers),
+            health: shown.clone(),
+        }));
+        let log = Arc::new(self.log);
+        let (stage, stages) = watch::channel(if self.predecessor.is_some() { Stage::Preparing } else { Stage::Alone });
+        let (asking, asked) = mpsc::channel(giving::REQUESTS);
+        let (lender, lending) = control::lending();
+        let belongings = Belongings {
+            desk: Arc::clone(&desk),
+            lender,
+            control_path,
+            peers: self.peers,
+            singular: end.child_token(),
+            settled: CancellationToken::new(),
+        };
+        let singular = belongings.singular.clone();
+        let overseer = Overseer {
+            desk: Arc::clone(&desk),
+            pulse: Pulse::new(workers.len()),
             condition: Condition { draining: false, worker_lost: false, worker_stalled: true, any_backend: false },
             health,
-            orders,
+            lost: self.lost,
+            upgrades: Upgrades { program: self.program, belongings, requests: asked, running: None },
+            stages,
         };
+        let swept = Arc::clone(&workers);
+        let probes = Probes::new(self.client_id, Arc::new(move || swept.iter().for_each(|worker| worker.sweep())));
+        let probes = Arc::new(Mutex::new(probes));
         let drained = runtime.block_on(async {
-            let mut tasks = JoinSet::new();
-            tasks.spawn(serve_control(self.control, control, end.clone()));
-            if let Some(exchange) = self.exchange {
-                tasks.spawn(exchange.run(Arc::clone(&self.workers), end.clone()));
-            }
-            for (index, tls) in self.tls.into_iter().enumerate() {
-                let workers = Arc::clone(&self.workers);
-                let probe = Probe::new(index, Arc::clone(&self.pool), workers, tls, settings.clone());
-                tasks.spawn(probe.run(end.clone()));
-            }
-            let drained = overseer.run(shutdown, self.config.lb.drain_timeout).await;
+            let tasks = TaskTracker::new();
+            let (ask, requests) = mpsc::channel(reload::REQUESTS);
+            tasks.spawn(hang_ups(ask.clone(), end.clone()));
+            let control = crate::control::control(&desk, ask, asking);
+            let control = ControlSocket { listener: self.control, control, placement: self.placement, lending };
+            lock(&probes).apply(&self.pool, &desk.in_force().config, &self.material)?;
+            tasks.spawn(Mover::new(Arc::clone(&desk), Arc::clone(&probes)).run(end.clone()));
+            let reloader = Reloader {
+                source: self.source,
+                desk: Arc::clone(&desk),
+                probes: Arc::clone(&probes),
+                log: Arc::clone(&log),
+                metrics: metrics::Server::new(singular.clone()),
+                room: self.room,
+                requests,
+                certificates,
+            };
+            let mut successor = Successor {
+                desk: Arc::clone(&desk),
+                health: shown,
+                stage,
+                control: Some(control),
+                exchange: self.exchange,
+                reloader: Some(reloader),
+                metrics: metrics_address,
+                tasks: tasks.clone(),
+                singular,
+                end: end.clone(),
+            };
+            let ended = match self.predecessor {
+                None => {
+                    successor.begin(self.metrics);
+                    Ok(overseer.run(shutdown, drain_timeout).await)
+                }
+                Some(predecessor) => overseer.succeed(successor, predecessor, shutdown, drain_timeout).await,
+            };
             end.cancel();
-            while tasks.join_next().await.is_some() {}
-            drained
+            tasks.close();
+            tasks.wait().await;
+            // Nobody else has them any more.
+            if let Some(probes) = Arc::into_inner(probes) {
+                probes.into_inner().unwrap_or_else(PoisonError::into_inner).stop().await;
+            }
+            ended
         });
         // All senders are gone once all workers have ended. One that hangs is left to the end of the process.
         let ended = async { tokio::time::timeout(LAST_WORD, ended.recv()).await };
         anyhow::ensure!(runtime.block_on(ended).is_ok(), "a worker thread hangs: leaving without it");
         threads.join()?;
-        Ok(drained)
+        if let Some(log) = Arc::into_inner(log) {
+            log.finish();
+        }
+        drained
     }
 }
 
-/// Watches the workers, tells evermq-vip, and drains at the end.
-struct Overseer {
-    pool: Arc<Pool>,
-    workers: Arc<[Arc<Worker>]>,
-    pulse: Pulse,
-    condition: Condition,
-    health: watch::Sender<Health>,
-    orders: Orders,
-}
-
-impl Overseer {
-    async fn run(mut self, shutdown: &CancellationToken, drain_timeout: Duration) -> Drained {
-        let mut ticks = tokio::time::interval(BEAT);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        notify::ready("serving");
-        while !self.condition.draining {
-            let (pool, lost) = (Arc::clone(&self.pool), self.orders.lost.clone());
-            tokio::select! {
-                _ = ticks.tick() => self.pulse.handle_sample(self.workers.iter().map(|worker| worker.beat())),
-                () = pool.changed() => {}
-                () = lost.cancelled(), if !self.condition.worker_lost => {
-                                        self.condition.worker_lost = true;
-                    self.condition.draining = true;
-                }
-                () = shutdown.cancelled() => self.condition.draining = true,
-            }
-            self.judge();
-        }
-        self.drain(drain_timeout).await
-    }
-
-    /// Says how the lb is, if that has changed.
-    fn judge(&mut self) {
-        let stalled = self.pulse.stalled();
-        self.condition.worker_stalled = stalled.is_some();
-        self.condition.any_backend = self.pool.any_up();
-        let (to, reason) = self.condition.health();
-        let from = self.health.send_replace(to);
-        if from != to {
-            tracing::info!(?from, ?to, reason, stalled_worker = stalled, "health changed");
-            notify::status(reason);
-        }
-    }
-
-    async fn drain(self, drain_timeout: Duration) -> Drained {
-        notify::stopping();
-        let deadline = tokio::time::Instant::now() + drain_timeout;
-        tokio::time::sleep(HANDOVER.min(drain_timeout)).await;
-        self.orders.stop.cancel();
-        let Some(admission) = self.workers.first().map(|worker| &worker.gate().admission) else {
-            return Drained::Finished;
-        };
-        tracing::info!(connections = admission.current(), timeout = ?drain_timeout, "draining");
-        let mut ticks = tokio::time::interval(BEAT);
-        while admission.current() > 0 && tokio::time::Instant::now() < deadline {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = tokio::time::sleep_until(deadline) => {}
+/// SIGHUP asks for a reload; more than a few of them at once ask for no more than one.
+async fn hang_ups(ask: mpsc::Sender<Option<Reload>>, end: CancellationToken) {
+    let mut signals = match tokio::signal::unix::signal(SignalKind::hangup()) {
+        Ok(signals) => signals,
+        Err(error) => return tracing::error!(%error, "SIGHUP does nothing: `evermq reload` does the same"),
+    };
+    loop {
+        tokio::select! {
+            () = end.cancelled() => return,
+            Some(()) = signals.recv() => {
+                // Where many wait, one that is to come sees the same file.
+                let _ = ask.try_send(None);
             }
         }
-        let left = admission.current();
-        self.orders.close.cancel();
-        if left == 0 {
-            tracing::info!("drained: every client has left");
-            Drained::Finished
-        } else {
-            tracing::warn!(connections = left, "drain_timeout is over: closing the connections that are left");
-            Drained::Closed(left)
-        }
     }
 }
 
-fn spawn_workers(
-    workers: &Arc<[Arc<Worker>]>,
-    listeners: Vec<std::net::TcpListener>,
-    orders: &Orders,
-    alive: mpsc::Sender<()>,
-) -> std::io::Result<workers::Workers> {
-    let count = workers.len();
-    let starts = listeners.into_iter().map(|listener| Some((listener, alive.clone()))).collect::<Vec<_>>();
-    let starts = Mutex::new(starts);
-    let (workers, orders) = (Arc::clone(workers), orders.clone());
-    workers::spawn("lb", count, move |index| {
-        let start = starts.lock().unwrap_or_else(PoisonError::into_inner)[index].take();
-        let (worker, orders) = (Arc::clone(&workers[index]), orders.clone());
-        async move {
-            // Also where it panics.
-            let _lost = orders.lost.clone().drop_guard();
-            let (listener, _alive) = start.context("a worker was started twice")?;
-            worker::run(worker, listener, orders).await
-        }
-    })
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the control socket answers.
-fn control(
-    identity: Identity,
-    workers: &Arc<[Arc<Worker>]>,
-    health: watch::Receiver<Health>,
-    peers: Option<Arc<Peers>>,
-) -> Control {
-    let (workers, shown, known) = (Arc::clone(workers), health.clone(), peers.clone());
-    Control {
-        state: Arc::new(move || {
-            let health = *shown.borrow();
-            let state = State::new(&identity, health, &workers, known.as_deref(), clock());
-            serde_json::to_value(state).unwrap_or_default()
-        }),
-        health,
-        requests: Arc::new(move |name, _| match name {
-            "clients" => Some(peers.as_deref().map_or_else(peers::no_clients, Peers::answer_clients)),
-            _ => None,
-        }),
-    }
-}
-
-async fn serve_control(listener: UnixListener, control: Control, end: CancellationToken) {
-    if let Err(error) = control::serve(listener, control, end).await {
+async fn serve_control(
+    estate: Estate,
+    control: Control,
+    placement: Placement,
+    lending: Lending,
+    end: CancellationToken,
+) {
+    if let Err(error) = control::serve_estate(estate, control, placement, lending, end).await {
         tracing::error!(%error, "the control socket does not answer any more");
     }
 }
 
-/// The exchange with the other lbs, if there are any.
-fn bind_exchange(
+/// Where the other lbs connect, if there are any.
+fn bind_peers(
     config: &LbConfig,
-    material: &Material,
-) -> Result<Option<(Exchange, mpsc::Sender<peers::clients::News>)>, StartError> {
+    given: &mut Sockets,
+) -> Result<Option<(SocketAddr, Arc<std::net::TcpListener>)>, ListenError> {
     if config.peers.is_empty() {
         return Ok(None);
     }
-    let listener = listen::tcp(config.peer_listen, false)?;
-    Ok(Some(Exchange::new(config, material, socket_options(config), listener)?))
+    let address = config.peer_listen;
+    let listener = match given.peers(address) {
+        Some(listener) => listener,
+        None => listen::tcp(address, false)?,
+    };
+    Ok(Some((address, Arc::new(listener))))
 }
 
-fn socket_options(config: &LbConfig) -> SocketOptions {
+/// The exchange with the other lbs, if there are any.
+fn make_exchange(
+    config: &LbConfig,
+    material: &Material,
+    board: &Arc<Board>,
+    listener: Option<&(SocketAddr, Arc<std::net::TcpListener>)>,
+) -> Result<Option<(Exchange, mpsc::Sender<peers::clients::News>)>, StartError> {
+    let Some((_, listener)) = listener else { return Ok(None) };
+    let listener = listener.try_clone().map_err(StartError::Workers)?;
+    Ok(Some(Exchange::new(config, material, socket_options(config), listener, Arc::clone(board))?))
+}
+
+pub(crate) fn socket_options(config: &LbConfig) -> SocketOptions {
     SocketOptions { keepalive: config.lb.tcp_keepalive, user_timeout: config.lb.tcp_user_timeout }
 }
 
-/// `max_connections`, or as many as there are descriptors for: two each. Above that accepting rests, instead of clients being
-/// accepted for whom no connection to a broker can be made.
-fn connection_limit(max_connections: usize) -> usize {
-    limits::raise_open_files(max_connections.saturating_mul(2).saturating_add(OTHER_DESCRIPTORS));
-    let Ok((files, _)) = getrlimit(Resource::RLIMIT_NOFILE) else { return max_connections };
-    let files = usize::try_from(files).unwrap_or(usize::MAX);
-    max_connections.min(files.saturating_sub(OTHER_DESCRIPTORS) / 2).max(1)
+pub(crate) fn settings(
+    config: &LbConfig,
+    pool: &Pool,
+    workers: usize,
+    tls: Option<TlsSet>,
+) -> Result<Settings, StartError> {
+    let routes = Routes::new(&config.lb.routes, &config.lb.client_ids, |name| pool.group(name));
+    Ok(Settings {
+        greeting_timeout: config.lb.greeting_timeout,
+        connect_timeout: config.lb.connect_timeout,
+        idle_timeout: config.lb.idle_timeout,
+        // Each worker has its share: clients are spread over them evenly, and nobody has to ask the others.
+        handshakes: (config.lb.handshakes.concurrent / workers.max(1)).max(1),
+        tls: tls.map(Arc::new),
+        socket: socket_options(config),
+        // Clients are spread over the workers by the kernel, evenly but for chance.
+        queue: Queue { size: config.lb.queue.size.div_ceil(workers.max(1)), ..config.lb.queue },
+        accept_proxy_from: config.lb.accept_proxy_from.clone(),
+        routes: routes.map_err(StartError::Group)?,
+    })
+}
+
+/// A worker's listeners, each with the number of its address.
+type Listeners = Vec<(u16, std::net::TcpListener)>;
+
+/// Binds every address, once for each worker.
+fn bind_fronts(
+    config: &LbConfig,
+    pool: &Pool,
+    workers: usize,
+    lowest: RawFd,
+    given: &mut Sockets,
+) -> Result<(Arc<[Front]>, Vec<Listeners>), StartError> {
+    let mut listeners: Vec<Listeners> = (0..workers).map(|_| Vec::new()).collect();
+    let mut fronts = Vec::new();
+    for (number, front) in (0_u16..).zip(&config.lb.listeners) {
+        let group = pool.group(&front.group).ok_or_else(|| StartError::Group(front.group.clone()))?;
+        let own = given.clients(&front.name, front.address);
+        let (address, bound) = listener::bind(front.address, workers, socket_options(config), lowest, own)?;
+        // A process with more workers may have given more than one to each: every queue has to be accepted from.
+        for (index, listener) in bound.into_iter().enumerate() {
+            listeners[index % workers].push((number, listener));
+        }
+        fronts.push(Front::new(front, address, group));
+    }
+    Ok((fronts.into(), listeners))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the control thread's clock, also outside of a runtime")]

@@ -9,12 +9,17 @@
 //! A process that dies is known at once, by the FIN or RST of its kernel. A host that dies, or a process that is frozen, is
 //! known when no answer has come for `health_timeout`. That time runs from the last answer, and an answer is asked for at
 //! least twice in it, so it is an upper bound for how long a death stays unknown.
+//!
+//! A broker of the cluster also says over this session how it is: see [`evermq_daemon::cluster_topics`]. One that refuses
+//! that subscription, or has nothing to say, is taken as ready.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use evermq_mqtt::Packet;
-use evermq_mqtt::ReasonCode;
+use evermq_daemon::cluster_topics::{self, Readiness};
+use evermq_mqtt::{Packet, Publish, QoS, ReasonCode};
+
+pub mod probing;
 
 /// The first pause after a failure; it doubles up to [`Failure::longest_pause`].
 pub const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -95,6 +100,10 @@ pub enum Action {
     Close,
     /// The session stands.
     Up,
+    /// Subscribe to [`cluster_topics::STATE`].
+    Subscribe,
+    /// The broker says how it is.
+    Says(Readiness),
     /// The session ended, or an attempt failed.
     Failed(Failure),
 }
@@ -131,6 +140,10 @@ pub struct Session {
     state: State,
     pause: Duration,
     round_trip: Option<Duration>,
+    /// Ask the broker how it is.
+    asks_state: bool,
+    /// It has said so, in this session: an EverMQ broker, and we are one of its lbs.
+    told_state: bool,
     actions: VecDeque<Action>,
 }
 
@@ -144,8 +157,23 @@ impl Session {
             state: State::Waiting { until: now },
             pause: FIRST_PAUSE,
             round_trip: None,
+            asks_state: false,
+            told_state: false,
             actions: VecDeque::new(),
         }
+    }
+
+    /// The same, to a broker of the cluster, which is asked how it is. Others are not: some brokers close the connection of
+    /// a client that asks for what it may not have.
+    #[must_use]
+    pub fn asking_for_state(self) -> Self {
+        Self { asks_state: true, ..self }
+    }
+
+    /// Whether the session stands and the broker has said how it is: then it is an EverMQ broker that takes our word.
+    #[must_use]
+    pub const fn is_heard(&self) -> bool {
+        self.told_state
     }
 
     /// From PINGREQ to PINGRESP, the last time, while the session stands.
@@ -183,6 +211,9 @@ impl Session {
                 self.pause = FIRST_PAUSE;
                 self.state = State::Up { heard: now, asked: None, next: now + self.timing.interval };
                 self.actions.push_back(Action::Up);
+                if self.asks_state {
+                    self.actions.push_back(Action::Subscribe);
+                }
             }
             (State::Introducing { .. }, Packet::ConnAck(answer)) => {
                 self.handle_failure(Failure::Rejected(format!("CONNACK says \"{}\"", answer.reason.name())), now);
@@ -192,8 +223,17 @@ impl Session {
                 let next = asked.map_or(now, |asked| now.max(asked + self.timing.interval));
                 self.state = State::Up { heard: now, asked: None, next };
             }
-            // [MQTT-3.1.4-5], [MQTT-3.2.0-2]: CONNACK first and once; what a server may send to one that subscribes to
-            // nothing is PINGRESP.
+            // Granted or not: what counts is what it says.
+            (State::Up { .. }, Packet::SubAck(_)) if self.asks_state => {}
+            (State::Up { .. }, Packet::Publish(publish)) if self.asks_state && is_state(publish) => {
+                // A word of a later version changes nothing.
+                if let Some(readiness) = Readiness::parse(&publish.payload) {
+                    self.told_state = true;
+                    self.actions.push_back(Action::Says(readiness));
+                }
+            }
+            // [MQTT-3.1.4-5], [MQTT-3.2.0-2]: CONNACK first and once; beyond that a server may send PINGRESP, and what was
+            // subscribed to.
             (State::Introducing { .. } | State::Up { .. }, _) => {
                 self.handle_failure(Failure::Rejected("it sent a packet that has no place here".to_owned()), now);
             }
@@ -210,6 +250,7 @@ impl Session {
                 self.pause = (self.pause * 2).min(failure.longest_pause());
                 self.state = State::Waiting { until: now + pause };
                 self.round_trip = None;
+                self.told_state = false;
                 self.actions.push_back(Action::Close);
                 self.actions.push_back(Action::Failed(failure));
             }
@@ -265,6 +306,10 @@ impl Session {
     fn deadline(&self, heard: Instant, asked: Instant) -> Instant {
         (heard + self.timing.timeout).max(asked + self.timing.timeout / 2)
     }
+}
+
+fn is_state(publish: &Publish) -> bool {
+    publish.qos == QoS::AtMostOnce && publish.topic.as_str() == cluster_topics::STATE
 }
 
 #[cfg(test)]

@@ -7,47 +7,95 @@
 //! |---|---|---|
 //! | [`balance`] | which backend a new connection goes to | pure |
 //! | [`backend`] | what one backend is good for, from its session and from refused connects | pure |
-//! | [`health`] | the standing MQTT session to one backend | pure |
+//! | [`ejection`] | how many backends may be left out at once because clients failed there | pure |
+//! | [`health`] | the standing MQTT session to one backend; [`health::probing`]: probes again and again | pure |
 //! | [`admission`] | how many connections there may be | pure |
+//! | [`client_hello`] | what a client says first where TLS passes through | pure |
+//! | [`connect_packet`] | what it says first where the lb sees MQTT | pure |
+//! | [`routes`] | where it goes by what it said | pure |
 //! | [`pulse`] | whether the workers still turn, and what that means for the VIP | pure |
+//! | [`admin`] | what operators say of backends by hand, and how the lbs agree on it | pure |
+//! | [`rebalance`] | how many connections to close where | pure |
+//! | [`histogram`] | how long things took | atomics |
+//! | [`waiting`] | clients that wait for a backend, addresses in turn | pure |
+//! | [`pacing`] | so many in a second, so many at once | atomics |
 //! | [`pool`] | what all threads know of the backends | atomics |
-//! | [`registry`] | a worker's connections by backend | |
+//! | [`sources`] | what one client address may take | locks in shards |
 //! | [`roster`] | which clients are connected to which lb, in case the VIP moves | pure |
 //! | [`peers`] | what the lbs tell each other of that | I/O |
-//! | [`worker`] | one thread: its listener, its connections | I/O |
-//! | [`listener`] | accepting | I/O |
-//! | [`connection`] | one client: a backend for it, then the relay | I/O |
-//! | [`relay`] | bytes both ways | I/O |
+//! | [`engine`] | the workers: accepting, greeting, connecting, relaying | I/O |
 //! | [`probe`] | drives [`health`] and [`backend`] | I/O |
 //! | [`driver`] | start, health towards evermq-vip, drain | I/O |
+//! | [`upgrade`] | another process of the program takes over | |
+//! | [`access_log`] | a line for each connection that has ended | I/O |
+//! | [`tally`] | figures of them | atomics |
+//! | [`view`] | who is connected, as operators ask | pure |
+//! | [`desk`] | what the parts of the control thread share | |
+//! | [`control`] | what the control socket answers | I/O |
+//! | [`metrics`] | the figures for Prometheus | I/O |
+//! | [`mover`] | drives [`rebalance`] | I/O |
+//! | [`reload`] | the cluster file, read again | I/O |
+//! | [`tls`] | TLS that ends here, with clients and with brokers | |
 //! | [`state`] | what the control socket shows | |
 
+pub mod access_log;
+pub mod admin;
 pub mod admission;
 pub mod backend;
 pub mod balance;
-mod connection;
+pub mod client_hello;
+pub mod connect_packet;
+mod control;
+mod desk;
 mod driver;
+pub mod ejection;
+pub mod engine;
 pub mod health;
-mod listener;
-mod peers;
+pub mod histogram;
+mod metrics;
+mod mover;
+pub mod pacing;
+pub mod peers;
 pub mod pool;
 mod probe;
 pub mod pulse;
-mod registry;
-mod relay;
+pub mod rebalance;
+mod reload;
 pub mod roster;
+pub mod routes;
+pub mod sources;
 pub mod state;
-mod worker;
+mod tally;
+pub mod tls;
+pub mod upgrade;
+mod view;
+pub mod waiting;
 
 pub use driver::{Drained, LoadBalancer, StartError};
 use evermq_config::LbConfig;
+use evermq_daemon::command::ConfigSource;
 
-/// Serves until SIGTERM or SIGINT, then drains.
+/// Serves until SIGTERM or SIGINT, then drains. Where another process has started this one to succeed it, takes over first.
 ///
 /// # Errors
 /// A certificate, the control socket or the address cannot be used, or a worker failed.
-pub fn run(config: LbConfig) -> anyhow::Result<()> {
+pub fn run(config: LbConfig, source: ConfigSource<LbConfig>) -> anyhow::Result<()> {
+    let inherited = upgrade::program::inherited()?;
     let shutdown = evermq_daemon::shutdown::on_signal()?;
-    LoadBalancer::bind(config)?.serve(&shutdown)?;
+    let program = upgrade::program::Program::of_this_process()?;
+    let lb = match inherited {
+        None => LoadBalancer::bind(config)?,
+        Some(channel) => {
+            let (predecessor, mut sockets) = upgrade::taker::meet(channel)?;
+            match LoadBalancer::bind_with(config, &mut sockets) {
+                Ok(lb) => lb.succeeding(predecessor),
+                Err(error) => {
+                    predecessor.refuse(&error.to_string());
+                    return Err(error.into());
+                }
+            }
+        }
+    };
+    lb.reloading(source).upgradable(program).serve(&shutdown)?;
     Ok(())
 }

@@ -9,6 +9,6 @@ fn main() -> ExitCode {
         "evermq-lb",
         "Load balancer for long-lived MQTT connections: TLS passes through to the brokers",
         evermq_config::Cluster::lb_for,
-        |config, NoArgs {}, _| evermq_lb::run(config),
+        |config, NoArgs {}, source| evermq_lb::run(config, source),
     )
 }

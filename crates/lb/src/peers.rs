@@ -1,5 +1,5 @@
 //! What the lbs tell each other: every lb connects to every other one and tells the list of its own clients, as they come
-//! and go. See [`crate::roster`] for what it is good for.
+//! and go, and what operators have said of backends. See [`crate::roster`] and [`crate::admin`] for what that is good for.
 //!
 //! | module | subject | |
 //! |---|---|---|
@@ -19,13 +19,14 @@
 //! made good by telling it everything anew.
 
 pub(crate) mod clients;
-pub(crate) mod frame;
+pub mod frame;
 pub(crate) mod listener;
 pub(crate) mod sender;
 mod strangers;
 mod wire;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,8 +43,9 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::Board;
+use crate::engine::worker::Worker;
 use crate::roster::{Connection, Mirror};
-use crate::worker::Worker;
 use clients::{Clients, News};
 
 /// Batches that wait for a peer that does not take them at once; after that it is told everything anew.
@@ -64,9 +66,26 @@ const DEAD_AFTER: Duration = Duration::from_secs(3);
 pub(crate) struct Peers {
     cluster: ClusterName,
     host: HostName,
-    rate: u32,
+    rate: AtomicU32,
+    /// For connections from now on.
+    tls: Mutex<PeerTls>,
     socket: SocketOptions,
+    /// What operators have said, here and there.
+    board: Arc<Board>,
     links: Box<[Link]>,
+}
+
+/// This host's certificates, towards the other lbs.
+#[derive(Clone)]
+struct PeerTls {
+    acceptor: TlsAcceptor,
+    dial: Arc<[Arc<ClientConfig>]>,
+}
+
+impl std::fmt::Debug for PeerTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PeerTls").finish_non_exhaustive()
+    }
 }
 
 /// One other lb.
@@ -89,8 +108,6 @@ struct Sending {
 pub(crate) struct Exchange {
     peers: Arc<Peers>,
     listener: std::net::TcpListener,
-    acceptor: TlsAcceptor,
-    dial: Vec<Arc<ClientConfig>>,
     news: mpsc::Receiver<News>,
 }
 
@@ -132,8 +149,8 @@ impl Exchange {
         material: &Material,
         socket: SocketOptions,
         listener: std::net::TcpListener,
+        board: Arc<Board>,
     ) -> Result<(Self, mpsc::Sender<News>), TlsError> {
-        let dial = config.peers.iter().map(|peer| material.client_config_for(&peer.name, peer.address.ip()));
         let (sender, news) = mpsc::channel(HANDED_ON);
         let link = |peer: &Peer| Link {
             peer: peer.clone(),
@@ -141,13 +158,13 @@ impl Exchange {
             sending: Mutex::default(),
         };
         let exchange = Self {
-            dial: dial.collect::<Result<_, _>>()?,
-            acceptor: TlsAcceptor::from(material.server_config()?),
             peers: Arc::new(Peers {
                 cluster: config.cluster.clone(),
                 host: config.host.clone(),
-                rate: config.lb.reconnect_rate,
+                rate: AtomicU32::new(config.lb.reconnect_rate),
+                tls: Mutex::new(PeerTls::new(&config.peers, material)?),
                 socket,
+                board,
                 links: config.peers.iter().map(link).collect(),
             }),
             listener,
@@ -163,14 +180,14 @@ impl Exchange {
 
     /// Tells and listens until `shutdown`.
     pub(crate) async fn run(self, workers: Arc<[Arc<Worker>]>, shutdown: CancellationToken) {
-        let Self { peers, listener, acceptor, dial, mut news } = self;
+        let Self { peers, listener, mut news } = self;
         let (outgoing, _) = broadcast::channel(BEHIND);
         let mut tasks = JoinSet::new();
-        for (index, tls) in dial.into_iter().enumerate() {
-            let sender = sender::Sender::new(Arc::clone(&peers), index, tls, Arc::clone(&workers), outgoing.clone());
+        for index in 0..peers.links.len() {
+            let sender = sender::Sender::new(Arc::clone(&peers), index, Arc::clone(&workers), outgoing.clone());
             tasks.spawn(sender.run(shutdown.clone()));
         }
-        tasks.spawn(listener::run(Arc::clone(&peers), listener, acceptor, shutdown.clone()));
+        tasks.spawn(listener::run(Arc::clone(&peers), listener, shutdown.clone()));
         loop {
             let news = tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -188,10 +205,33 @@ impl Exchange {
     }
 }
 
+impl PeerTls {
+    fn new(peers: &[Peer], material: &Material) -> Result<Self, TlsError> {
+        let dial = peers.iter().map(|peer| material.client_config_for(&peer.name, peer.address.ip()));
+        Ok(Self { acceptor: TlsAcceptor::from(material.server_config()?), dial: dial.collect::<Result<_, _>>()? })
+    }
+}
+
 impl Peers {
+    /// The cluster file and the certificates were read again. Connections that stand go on as they are.
+    ///
+    /// # Errors
+    /// Certificate and key do not belong together; nothing has changed then.
+    pub(crate) fn renew(&self, reconnect_rate: u32, material: &Material) -> Result<(), TlsError> {
+        let peers: Vec<Peer> = self.links.iter().map(|link| link.peer.clone()).collect();
+        let tls = PeerTls::new(&peers, material)?;
+        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = tls;
+        self.rate.store(reconnect_rate, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn tls(&self) -> PeerTls {
+        self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The answer to `{"request":"clients"}`: whom to tell that the VIP has moved here.
     pub(crate) fn answer_clients(&self) -> Answer {
-        let mut lines = vec![json!({ "rate": self.rate, "peers": self.state() })];
+        let mut lines = vec![json!({ "rate": self.rate.load(Ordering::Relaxed), "peers": self.state() })];
         for link in &self.links {
             let mirror = link.mirror();
             let mut connections = mirror.connections().map(entry).peekable();

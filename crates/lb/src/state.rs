@@ -3,14 +3,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use evermq_config::HostName;
 use evermq_daemon::health::Health;
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Admission;
+use crate::desk::Desk;
 pub use crate::peers::PeerState;
 use crate::peers::Peers;
 use crate::pool::Member;
-use crate::worker::Worker;
 
 /// The answer to `{"request":"state"}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct State {
     pub backends: Vec<BackendState>,
     /// One for each other lb, in the file's order.
     pub peers: Vec<PeerState>,
+    /// Why the cluster file as it is now is not in force, since it was last read again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_in_force: Option<String>,
 }
 
 /// Client connections.
@@ -42,6 +45,10 @@ pub struct Connections {
     pub total: u64,
     /// Closed because no broker took them, since the start.
     pub refused: u64,
+    /// Closed at once because their address was at a limit, since the start.
+    pub over_source_limit: u64,
+    /// Those of them that wait for a broker now.
+    pub waiting: usize,
     /// At most at once: `max_connections`, or fewer if there are not descriptors enough.
     pub limit: usize,
 }
@@ -55,6 +62,10 @@ pub struct BackendState {
     pub address: SocketAddr,
     /// `up`, `unproven`, `suspect`, `rejecting` or `down`: see [`crate::backend::Standing`].
     pub state: String,
+    /// What operators say of it: `ready`, `drain` or `maint`.
+    pub admin: String,
+    /// Its share beside the others'.
+    pub weight: u16,
     /// Milliseconds in this state.
     pub since_ms: u64,
     /// Client connections now, those being made included.
@@ -73,45 +84,35 @@ pub struct BackendState {
     pub last_error: Option<String>,
 }
 
-/// What does not change.
-#[derive(Debug, Clone)]
-pub(crate) struct Identity {
-    pub(crate) host: HostName,
-    pub(crate) listen: SocketAddr,
-    pub(crate) started: Instant,
-}
-
 impl State {
-    pub(crate) fn new(
-        identity: &Identity,
-        health: Health,
-        workers: &[std::sync::Arc<Worker>],
-        peers: Option<&Peers>,
-        now: Instant,
-    ) -> Self {
-        let admission = workers.first().map(|worker| &worker.gate().admission);
-        let members = workers.first().map_or(&[][..], |worker| worker.pool.members());
+    pub(crate) fn new(desk: &Desk, now: Instant) -> Self {
+        let now_in_force = desk.in_force();
+        let workers = &desk.workers;
+        let admission = workers.first().map(|worker| &worker.gate.admission);
+        let members = now_in_force.pool.members();
         Self {
-            host: identity.host.as_str().to_owned(),
-            listen: identity.listen,
-            health,
-            uptime_ms: millis(now.duration_since(identity.started)),
+            host: now_in_force.config.host.as_str().to_owned(),
+            listen: now_in_force.listen(),
+            health: *desk.health.borrow(),
+            uptime_ms: millis(now.duration_since(desk.started)),
             workers: workers.len(),
             connections: Connections {
-                current: admission.map_or(0, crate::admission::Admission::current),
+                current: admission.map_or(0, Admission::current),
                 total: workers.iter().map(|worker| worker.total()).sum(),
                 refused: workers.iter().map(|worker| worker.turned_away()).sum(),
-                limit: admission.map_or(0, crate::admission::Admission::limit),
+                over_source_limit: workers.iter().map(|worker| worker.over_source_limit()).sum(),
+                waiting: workers.iter().map(|worker| worker.waiting()).sum(),
+                limit: admission.map_or(0, Admission::limit),
             },
             backends: members
                 .iter()
-                .enumerate()
-                .map(|(index, member)| {
-                    let traffic = workers.iter().map(|worker| worker.traffic(index));
+                .map(|member| {
+                    let traffic = workers.iter().map(|worker| worker.traffic(member.id()));
                     BackendState::new(member, traffic.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1)), now)
                 })
                 .collect(),
-            peers: peers.map(Peers::state).unwrap_or_default(),
+            peers: desk.peers.as_deref().map(Peers::state).unwrap_or_default(),
+            not_in_force: now_in_force.refused.clone(),
         }
     }
 }
@@ -120,9 +121,11 @@ impl BackendState {
     fn new(member: &Member, (bytes_in, bytes_out): (u64, u64), now: Instant) -> Self {
         let report = member.report().clone();
         Self {
-            name: member.name().as_str().to_owned(),
+            name: member.name().to_owned(),
             address: member.address(),
             state: member.standing().name().to_owned(),
+            admin: member.admin().name().to_owned(),
+            weight: member.weight(),
             since_ms: report.since.map_or(0, |since| millis(now.saturating_duration_since(since))),
             connections: member.connections(),
             total: member.total(),

@@ -12,7 +12,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use evermq_config::cluster::Balance;
+use evermq_config::lb::Balance;
 use evermq_daemon::health::Health;
 use harness::broker::{Broker, Clients};
 use harness::{Running, config, eventually, free_address, ping, wait_closed};
@@ -139,7 +139,7 @@ fn a_dead_brokers_clients_are_closed_at_once_and_the_others_stay() {
 fn a_frozen_brokers_clients_are_closed_within_health_timeout() {
     let brokers = ["broker1", "broker2"].map(|name| Broker::start(name, Clients::HandedOver));
     let config = config(&two(&brokers));
-    let health_timeout = config.lb.health_timeout;
+    let health_timeout = config.lb.health.timeout;
     let lb = Running::start_up(config);
     let mut clients: Vec<_> = (0..2).map(|_| lb.client()).collect();
     let mut servers = Vec::new();
@@ -168,7 +168,10 @@ fn a_frozen_brokers_clients_are_closed_within_health_timeout() {
 #[test]
 fn a_restarted_broker_has_clients_again_in_a_tenth_of_a_second() {
     let mut brokers = echoing();
-    let lb = Running::start_up(config(&two(&brokers)));
+    let mut config = config(&two(&brokers));
+    // Its full share from its first moment on.
+    config.lb.health.slow_start = Duration::ZERO;
+    let lb = Running::start_up(config);
     let address = brokers[0].address;
     brokers[0].kill();
     lb.until("gone", |state| state.backends[0].state == "down");
@@ -271,8 +274,7 @@ fn brokers_that_restart_in_turn_turn_nobody_away() {
             std::thread::spawn(move || {
                 let (mut served, mut cut) = (0_u32, 0_u32);
                 while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    let mut client = TcpStream::connect(address).unwrap();
-                    client.set_read_timeout(Some(harness::PATIENCE)).unwrap();
+                    let mut client = harness::connect(address).unwrap();
                     let answered = client.write_all(b"x").is_ok() && matches!(client.read(&mut [0]), Ok(1));
                     *if answered { &mut served } else { &mut cut } += 1;
                 }

@@ -17,7 +17,7 @@ use evermq_lb::{Drained, LoadBalancer, StartError};
 use harness::broker::{Broker, Clients};
 use harness::{Running, config, eventually, ping, wait_closed};
 
-fn lb(broker: &Broker, change: impl FnOnce(&mut evermq_config::cluster::Lb)) -> Running {
+fn lb(broker: &Broker, change: impl FnOnce(&mut evermq_config::lb::Lb)) -> Running {
     let mut config = config(&[broker.address]);
     change(&mut config.lb);
     Running::start_up(config)
@@ -59,6 +59,62 @@ fn above_the_limit_clients_wait_and_are_served_when_others_leave() {
         assert_eq!(served, 8);
         assert_eq!(lb.until("all gone", |state| state.connections.current == 0).connections.total, 12);
     }
+}
+
+#[test]
+fn strangers_that_say_nothing_do_not_keep_clients_out_and_reach_no_broker() {
+    let broker = Broker::start("broker1", Clients::Echoed);
+    let lb = lb(&broker, |lb| {
+        lb.max_connections = 20;
+        lb.greeting_timeout = Duration::from_secs(60);
+    });
+    let mut strangers: Vec<_> = (0..30).map(|_| lb.stranger()).collect();
+    lb.until("full", |state| state.connections.current == 20);
+    let start = Instant::now();
+    let clients: Vec<_> = (0..10).map(|_| lb.echoing_client()).collect();
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    let state = lb.state();
+    assert!(state.connections.current <= 20);
+    assert_eq!((state.backends[0].connections, state.backends[0].total), (10, 10));
+    // Those that came first went first.
+    for stranger in &mut strangers[..5] {
+        wait_closed(stranger);
+    }
+    drop(clients);
+}
+
+#[test]
+fn who_does_not_say_in_time_what_it_wants_is_closed() {
+    let broker = Broker::start("broker1", Clients::Echoed);
+    let lb = lb(&broker, |lb| lb.greeting_timeout = Duration::from_millis(300));
+    let start = Instant::now();
+    let mut silent = lb.stranger();
+    let mut slow = lb.stranger();
+    slow.write_all(&harness::hello()[..3]).unwrap();
+    let mut client = lb.echoing_client();
+    for stranger in [&mut silent, &mut slow] {
+        wait_closed(stranger);
+        let took = start.elapsed();
+        assert!(took >= Duration::from_millis(290) && took < Duration::from_secs(1), "{took:?}");
+    }
+    ping(&mut client);
+    assert_eq!(lb.state().backends[0].total, 1);
+}
+
+#[test]
+fn an_idle_connection_is_closed_and_one_that_says_something_stays() {
+    let broker = Broker::start("broker1", Clients::Echoed);
+    let lb = lb(&broker, |lb| lb.idle_timeout = Some(Duration::from_millis(400)));
+    let (mut idle, mut busy) = (lb.echoing_client(), lb.echoing_client());
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(1000) {
+        busy.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        assert!(busy.read(&mut [0]).is_err());
+        busy.set_read_timeout(Some(harness::PATIENCE)).unwrap();
+        ping(&mut busy);
+    }
+    assert_eq!(lb.state().connections.current, 1);
+    assert!(wait_closed(&mut idle) < Duration::from_millis(100));
 }
 
 #[test]
@@ -120,7 +176,8 @@ fn whoever_still_gets_in_at_the_end_is_served() {
                     let (mut served, mut lost) = (0, 0);
                     while let Ok(mut client) = TcpStream::connect(address) {
                         client.set_read_timeout(Some(harness::PATIENCE)).unwrap();
-                        let answered = client.write_all(b"x").is_ok() && matches!(client.read(&mut [0]), Ok(1));
+                        let sent = client.write_all(harness::hello()).and_then(|()| client.write_all(b"x"));
+                        let answered = sent.is_ok() && matches!(client.read(&mut [0]), Ok(1));
                         *if answered { &mut served } else { &mut lost } += 1;
                     }
                     (served, lost)
@@ -142,7 +199,7 @@ fn a_second_one_with_the_same_control_socket_does_not_start() {
     let first = lb(&broker, |_| {});
     let mut second = config(&[broker.address]);
     second.control_socket = first.control.clone();
-    second.lb.listen = first.address;
+    second.lb.listeners[0].address = first.address;
     let error = LoadBalancer::bind(second).unwrap_err();
     assert!(matches!(error, StartError::Control(_)), "{error}");
     drop(first.echoing_client());

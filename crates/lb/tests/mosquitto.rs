@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use evermq_config::HostName;
+use evermq_config::lb::Probe;
+use evermq_lb::state::State;
 use evermq_mqtt::codec::{self, Limits};
 use evermq_mqtt::packet::Connect;
 use evermq_mqtt::properties::ConnectProperties;
@@ -50,14 +52,31 @@ impl Mosquitto {
             files.key.display()
         );
         std::fs::write(&file, text).unwrap();
-        let process = Command::new("mosquitto")
-            .arg("-c")
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("mosquitto is installed");
-        Self { address, process }
+        Self::spawn(&file, address)
+    }
+
+    /// Plain, for anybody.
+    fn start_plain_at(address: SocketAddr) -> Self {
+        let file = certs::path(&format!("mosquitto-{}.conf", address.port()));
+        let text = format!(
+            "user root\npersistence false\nallow_anonymous true\nlistener {} {}\n",
+            address.port(),
+            address.ip()
+        );
+        std::fs::write(&file, text).unwrap();
+        Self::spawn(&file, address)
+    }
+
+    fn spawn(file: &std::path::Path, address: SocketAddr) -> Self {
+        let mut command = Command::new("mosquitto");
+        command.arg("-c").arg(file).stdout(Stdio::null()).stderr(Stdio::null());
+        Self { address, process: command.spawn().expect("mosquitto is installed") }
+    }
+
+    /// As kill -9.
+    fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.process.wait().unwrap();
     }
 
     fn signal(&self, signal: Signal) {
@@ -90,7 +109,7 @@ fn try_connect(lb: &Running, id: &str) -> std::io::Result<Tls> {
     let name = HostName::new("anybody").unwrap();
     let tls = material.client_config_for(&name, lb.address.ip()).unwrap();
     let connection = ClientConnection::new(Arc::clone(&tls), evermq_daemon::tls::server_name(&name)).unwrap();
-    let mut stream = StreamOwned::new(connection, lb.client());
+    let mut stream = StreamOwned::new(connection, lb.stranger());
     let connect = Packet::Connect(Box::new(Connect {
         version: Version::V4,
         clean_start: true,
@@ -221,7 +240,7 @@ fn kill_9_closes_its_clients_at_once_and_the_other_broker_takes_them() {
 fn a_stopped_process_is_found_within_health_timeout_and_used_again_when_it_goes_on() {
     let brokers = [Mosquitto::start("broker1"), Mosquitto::start("broker2")];
     let config = config(&[brokers[0].address, brokers[1].address]);
-    let health_timeout = config.lb.health_timeout;
+    let health_timeout = config.lb.health.timeout;
     let lb = Running::start_up(config);
     let clients = clients_of(&lb, 0, 10);
     let start = Instant::now();
@@ -253,4 +272,98 @@ fn a_restarted_mosquitto_has_clients_again() {
     println!("restart: used {:?} after it listens", start.elapsed());
     assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
     let _clients = clients_of(&lb, 0, 3);
+}
+
+/// A load balancer to which these are brokers of somebody else, probed so.
+fn foreign(backends: &[(SocketAddr, bool, Probe)]) -> Running {
+    let addresses: Vec<_> = backends.iter().map(|(address, ..)| *address).collect();
+    let mut config = config(&addresses);
+    for (backend, &(address, tls, probe)) in config.backends.iter_mut().zip(backends) {
+        backend.host = None;
+        backend.send_proxy_plain = false;
+        backend.address = tls.then_some(address);
+        backend.plain_address = (!tls).then_some(address);
+        backend.probe = probe;
+    }
+    Running::start(config)
+}
+
+fn state_is(state: &State, index: usize, wanted: &str) -> bool {
+    state.backends[index].state == wanted
+}
+
+#[test]
+fn foreign_brokers_are_probed_with_mqtt_in_the_clear_and_over_tls() {
+    let mut brokers = [Mosquitto::start_plain_at(free_address()), Mosquitto::start("broker2")];
+    let lb = foreign(&[(brokers[0].address, false, Probe::Mqtt), (brokers[1].address, true, Probe::Mqtt)]);
+    for index in [0, 1] {
+        lb.until("up", |state| state_is(state, index, "up"));
+
+        brokers[index].signal(Signal::SIGSTOP);
+        let start = Instant::now();
+        let state = lb.until("down when stopped", |state| state_is(state, index, "down"));
+        println!("SIGSTOP: down after {:?}: {:?}", start.elapsed(), state.backends[index].last_error);
+        brokers[index].signal(Signal::SIGCONT);
+        lb.until("up when it goes on", |state| state_is(state, index, "up"));
+
+        brokers[index].kill();
+        let start = Instant::now();
+        let state = lb.until("down when killed", |state| state_is(state, index, "down"));
+        println!("kill -9: down after {:?}", start.elapsed());
+        let error = state.backends[index].last_error.clone().unwrap();
+        assert!(error.contains("refused"), "{error}");
+        let address = brokers[index].address;
+        brokers[index] =
+            if index == 0 { Mosquitto::start_plain_at(address) } else { Mosquitto::start_at("broker2", address) };
+        lb.until("up when restarted", |state| state_is(state, index, "up"));
+    }
+}
+
+#[test]
+fn probes_leave_no_trace_of_a_lost_client() {
+    let file = certs::path("mosquitto-quiet.log");
+    let address = free_address();
+    let conf = certs::path("mosquitto-quiet.conf");
+    let text = format!(
+        "user root\npersistence false\nallow_anonymous true\nlog_dest file {}\nlog_type all\nlistener {} {}\n",
+        file.display(),
+        address.port(),
+        address.ip()
+    );
+    std::fs::write(&conf, text).unwrap();
+    let broker = Mosquitto::spawn(&conf, address);
+    let _lb = foreign(&[(broker.address, false, Probe::Mqtt)]);
+    let log = eventually("three probes", || {
+        std::fs::read_to_string(&file).ok().filter(|log| log.matches("Received DISCONNECT from evermq-lb").count() >= 3)
+    });
+    assert!(!log.contains("error"), "{log}");
+    assert!(!log.contains("closed its connection"), "{log}");
+}
+
+#[test]
+fn a_connection_or_a_handshake_is_all_that_some_probes_want() {
+    let mut brokers = [Mosquitto::start_plain_at(free_address()), Mosquitto::start("broker2")];
+    let lb = foreign(&[(brokers[0].address, false, Probe::Tcp), (brokers[1].address, true, Probe::Tls)]);
+    for index in [0, 1] {
+        lb.until("up", |state| state_is(state, index, "up"));
+        brokers[index].kill();
+        lb.until("down", |state| state_is(state, index, "down"));
+    }
+}
+
+#[test]
+fn a_broker_with_a_certificate_of_somebody_else_is_no_broker_of_ours() {
+    let brokers = [Mosquitto::start("stranger"), Mosquitto::start("broker2")];
+    // The other's name is on its certificate, but so is the address: either will do.
+    let lb = foreign(&[(brokers[0].address, true, Probe::Tls), (brokers[1].address, true, Probe::Tls)]);
+    let state = lb.until("both are known", |state| state_is(state, 0, "rejecting") && state_is(state, 1, "up"));
+    let error = state.backends[0].last_error.clone().unwrap();
+    assert!(error.contains("certificate"), "{error}");
+}
+
+#[test]
+fn a_plain_port_is_no_tls_port() {
+    let broker = Mosquitto::start_plain_at(free_address());
+    let lb = foreign(&[(broker.address, true, Probe::Tls)]);
+    lb.until("not up", |state| matches!(state.backends[0].state.as_str(), "down" | "rejecting"));
 }

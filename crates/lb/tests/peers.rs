@@ -123,8 +123,7 @@ impl Program {
 
     fn clients(&self, count: usize) -> Vec<TcpStream> {
         let connect = |_| {
-            let mut client = eventually("connected", || TcpStream::connect(self.address).ok());
-            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut client = eventually("connected", || harness::connect(self.address).ok());
             ping(&mut client);
             client
         };
@@ -203,7 +202,7 @@ fn stranger(name: &str, port: u16) -> StreamOwned<ClientConnection, TcpStream> {
 
 fn hello(cluster: &str, host: &str) -> Vec<u8> {
     let text = |text: &str| [&[text.len() as u8][..], text.as_bytes()].concat();
-    let body = [&[1, 0, 1][..], &text(cluster), &text(host)].concat();
+    let body = [&[2, 0, 1][..], &text(cluster), &text(host)].concat();
     [&[1, 0, 0, 0, body.len() as u8][..], &body].concat()
 }
 
@@ -264,7 +263,7 @@ fn garbage_of_a_peer_ends_its_link_and_costs_nothing() {
         // A frame of 4 GB; a worker that was not announced; a second HELLO; a list that was not begun.
         &[5, 0xff, 0xff, 0xff, 0xff],
         &[4, 0, 0, 0, 2, 0, 9],
-        &[1, 0, 0, 0, 5, 1, 0, 1, 0, 0],
+        &[1, 0, 0, 0, 5, 2, 0, 1, 0, 0],
         &[6, 0, 0, 0, 2, 0, 0],
     ];
     for bytes in garbage {
@@ -273,7 +272,7 @@ fn garbage_of_a_peer_ends_its_link_and_costs_nothing() {
         bad.write_all(&good).unwrap();
         until_peer(&lb1, "its list", |peer| peer.receiving && peer.clients == 1);
         bad.write_all(bytes).unwrap();
-        assert_eq!(answer(&mut bad), [2, 0, 0, 0, 1, 1], "WELCOME and the end");
+        assert_eq!(answer(&mut bad), [2, 0, 0, 0, 1, 2], "WELCOME and the end");
         let peer = until_peer(&lb1, "ended", |peer| !peer.receiving);
         assert_eq!(peer.clients, 1, "what it told before is kept");
     }

@@ -10,6 +10,7 @@ mod harness;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -74,9 +75,7 @@ impl Program {
     }
 
     fn client(&self) -> TcpStream {
-        let client = TcpStream::connect(self.address).unwrap();
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
-        client
+        harness::connect(self.address).unwrap()
     }
 
     fn log(&self) -> String {
@@ -165,8 +164,8 @@ fn nothing_is_left_of_clients_that_have_gone() {
 #[test]
 fn too_few_descriptors_are_said_at_start_and_clients_wait_instead_of_failing() {
     let broker = broker();
-    // 128 are kept for everything else, so there are 20 clients' worth left.
-    let program = Program::start(&broker, 168, "max_connections = 1000");
+    // 216 are kept for everything else with two workers, so there are 20 clients' worth left.
+    let program = Program::start(&broker, 256, "max_connections = 1000");
     assert!(program.log().contains("limit of open files is too low"), "{}", program.log());
     assert_eq!(program.state().unwrap().connections.limit, 20);
     let mut inside: Vec<_> = (0..20)
@@ -228,5 +227,93 @@ fn a_bad_file_and_a_host_without_the_role_are_refused_with_status_2() {
             .output()
             .unwrap();
         assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// Every descriptor of the program that is a socket, with its inode.
+fn sockets(pid: u32) -> Vec<(i32, u64)> {
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let socket = |entry: std::fs::DirEntry| {
+        let link = std::fs::read_link(entry.path()).ok()?;
+        let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
+        Some((entry.file_name().to_str()?.parse().ok()?, inode))
+    };
+    descriptors.map_while(Result::ok).filter_map(socket).collect()
+}
+
+/// The inodes of sockets that listen on a port, and of those that are connected to it.
+fn inodes(port: u16) -> (Vec<u64>, Vec<u64>) {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let (mut listening, mut connected) = (Vec::new(), Vec::new());
+    for line in table.lines().skip(1) {
+        let words: Vec<_> = line.split_whitespace().collect();
+        if words[1].ends_with(&format!(":{port:04X}")) {
+            let list = if words[3] == "0A" { &mut listening } else { &mut connected };
+            list.push(words[9].parse().unwrap());
+        }
+    }
+    (listening, connected)
+}
+
+#[test]
+fn listeners_have_the_highest_descriptors_then_the_connection_that_tells_health() {
+    let broker = broker();
+    let program = Program::start(&broker, 4096, "max_connections = 500\nmax_handshakes_per_broker = 500");
+    let before: Vec<_> = sockets(program.process.id()).into_iter().map(|(_, inode)| inode).collect();
+    let mut vip = UnixStream::connect(&program.control).unwrap();
+    vip.write_all(b"{\"request\":\"health\"}\n").unwrap();
+    vip.read_exact(&mut [0; 10]).unwrap();
+    let health: Vec<_> = eventually("one more socket", || {
+        let new = sockets(program.process.id()).into_iter().filter(|(_, inode)| !before.contains(inode));
+        Some(new.map(|(descriptor, _)| descriptor).collect::<Vec<_>>()).filter(|new| new.len() == 1)
+    });
+    let clients: Vec<_> = (0..300)
+        .map(|_| {
+            let mut client = program.client();
+            ping(&mut client);
+            client
+        })
+        .collect();
+    let (listening, _) = inodes(program.address.port());
+    let all = sockets(program.process.id());
+    let listeners: Vec<_> = all.iter().filter(|(_, inode)| listening.contains(inode)).map(|&(fd, _)| fd).collect();
+    assert_eq!(listeners.len(), 2, "one for each worker");
+    let others = all.iter().map(|&(fd, _)| fd).filter(|fd| !listeners.contains(fd) && !health.contains(fd));
+    let highest = others.max().unwrap();
+    assert!(highest < health[0], "{highest} {health:?}");
+    assert!(health[0] < *listeners.iter().min().unwrap(), "{health:?} {listeners:?}");
+    drop(clients);
+}
+
+#[test]
+fn who_comes_again_when_the_program_is_killed_is_refused_at_once_and_never_swallowed() {
+    let broker = broker();
+    let mut program = Program::start(
+        &broker,
+        8192,
+        "max_connections = 3000\nmax_handshakes = 3000\nmax_handshakes_per_broker = 3000",
+    );
+    let mut idle: Vec<_> = (0..1500)
+        .map(|_| {
+            let mut client = program.client();
+            ping(&mut client);
+            client
+        })
+        .collect();
+    let address = program.address;
+    // Each of these hears of the end as early as its place among the descriptors lets it.
+    let watchers: Vec<_> = (0..8)
+        .map(|index| {
+            let mut client = idle.swap_remove(index * 150);
+            std::thread::spawn(move || {
+                wait_closed(&mut client);
+                (0..200).filter(|_| TcpStream::connect(address).is_ok()).count()
+            })
+        })
+        .collect();
+    program.process.kill().unwrap();
+    program.process.wait().unwrap();
+    for watcher in watchers {
+        assert_eq!(watcher.join().unwrap(), 0, "the dead have taken connections");
     }
 }

@@ -72,6 +72,7 @@ impl Cluster {
         let me = &self.members[index];
         let names = vec![dns(me.name.as_str()), SanType::IpAddress(me.address.ip())];
         BrokerConfig {
+            lbs: Vec::new(),
             host: me.name.clone(),
             cluster: ClusterName::new("home").unwrap(),
             broker: settings(),
@@ -103,6 +104,7 @@ pub fn dns(name: &str) -> SanType {
 fn settings() -> Broker {
     let unused = SocketAddr::from((IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
     Broker {
+        listen_proxy: None,
         listen: unused,
         listen_plain: None,
         peer_port: 0,

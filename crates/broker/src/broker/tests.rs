@@ -78,7 +78,7 @@ pub(crate) fn broker() -> (Arc<Broker>, Arc<FakeMesh>) {
     let mesh = Arc::new(FakeMesh::default());
     let counters = Arc::new(Counters::default());
     let router = Arc::new(Router::new(10, Arc::clone(&counters)));
-    (Broker::new(limits(), router, counters, Arc::<FakeMesh>::clone(&mesh) as _), mesh)
+    (Broker::new(limits(), router, counters, Arc::<FakeMesh>::clone(&mesh) as _, ClusterTopics::new(&[])), mesh)
 }
 
 pub(crate) fn connect(id: &str) -> Connect {

@@ -14,6 +14,8 @@ use crate::message;
 pub struct Granted {
     /// The connection.
     pub link: LinkId,
+    /// The client is an lb of the cluster, by its certificate.
+    pub is_lb: bool,
     /// Protocol version.
     pub version: Version,
     /// Zero for none.
@@ -89,6 +91,7 @@ impl Granted {
         };
         Self {
             link,
+            is_lb: false,
             version: connect.version,
             keep_alive,
             expiry,

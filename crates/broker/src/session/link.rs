@@ -14,6 +14,8 @@ type Violation = (ReasonCode, &'static str);
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) id: LinkId,
+    /// An lb of the cluster: `$EVERMQ/` is open to it.
+    pub(super) is_lb: bool,
     pub(super) version: Version,
     /// Zero for none.
     pub(super) keep_alive: Duration,

@@ -36,6 +36,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use evermq_mqtt::codec::{DecodeError, Sender, check_sender};
 use evermq_mqtt::packet::{ConnAck, Disconnect};
 use evermq_mqtt::properties::DisconnectProperties;
@@ -80,6 +81,10 @@ pub enum Action {
     },
     /// Remove the subscription.
     Unsubscribe(TopicFilter),
+    /// An lb wants to know how this broker is, from now on.
+    Watch,
+    /// An lb wants its clients of this list sent away.
+    SendAway(Bytes),
     /// Close the connection when everything is written.
     Close {
         /// Why.
@@ -170,6 +175,7 @@ impl Session {
         self.inflight.restart();
         self.state = State::Connected(Box::new(Link {
             id: granted.link,
+            is_lb: granted.is_lb,
             version: granted.version,
             keep_alive: granted.keep_alive,
             last_received: now,
@@ -216,7 +222,10 @@ impl Session {
 
     /// The broker ends the present connection.
     pub fn handle_close(&mut self, reason: ReasonCode, now: Instant) {
-        self.fail(reason, reason.name(), now);
+        // A client that is sent to another broker has not gone, so nobody is told that it has: its will is as if it had
+        // disconnected by itself.
+        let with_will = reason != ReasonCode::UseAnotherServer;
+        self.close(reason, reason.name().into(), with_will, now);
     }
 
     /// The present connection is gone without a DISCONNECT.
@@ -300,6 +309,15 @@ impl Session {
         }
     }
 
+    /// Whether the present connection is that of an lb of the cluster.
+    #[must_use]
+    pub fn is_lb(&self) -> bool {
+        match &self.state {
+            State::Connected(link) => link.is_lb,
+            State::Detached { .. } | State::Ended => false,
+        }
+    }
+
     /// Whether the session is over: it takes neither connections nor messages.
     #[must_use]
     pub fn is_ended(&self) -> bool {
@@ -329,8 +347,11 @@ impl Session {
 
     /// Closes the connection with `reason`, which MQTT 5.0 clients are told (§4.13).
     fn fail(&mut self, reason: ReasonCode, text: impl Into<Cow<'static, str>>, now: Instant) {
+        self.close(reason, text.into(), true, now);
+    }
+
+    fn close(&mut self, reason: ReasonCode, text: Cow<'static, str>, with_will: bool, now: Instant) {
         let State::Connected(link) = &self.state else { return };
-        let text = text.into();
         if link.version == Version::V5 {
             let explain = link.problem_information && link.max_packet_size >= SIZE_FOR_REASON_STRING;
             let properties = Text::new(&text).ok().filter(|_| explain).map(|text| {
@@ -339,7 +360,7 @@ impl Session {
             self.actions.push_back(Action::Send(Packet::Disconnect(Disconnect { reason, properties })));
         }
         self.actions.push_back(Action::Close { reason, text });
-        self.detach(true, now);
+        self.detach(with_will, now);
     }
 
     /// The connection has ended.

@@ -2,14 +2,15 @@
 
 use std::time::Instant;
 
+use evermq_daemon::cluster_topics;
 use evermq_mqtt::packet::Ack;
 use evermq_mqtt::{Packet, PacketId, Publish, QoS, ReasonCode, TopicName, Version};
 
 use super::{Action, Session, State};
 
-/// `$SYS/` is the broker's own.
+/// `$SYS/` is the broker's own, `$EVERMQ/` the cluster's.
 pub(super) fn is_reserved(topic: &TopicName) -> bool {
-    topic.levels().next() == Some("$SYS")
+    matches!(topic.levels().next(), Some("$SYS" | cluster_topics::LEVEL))
 }
 
 impl Session {
@@ -63,6 +64,7 @@ impl Session {
 
     fn accept(&mut self, publish: Publish, refusal: Option<ReasonCode>) {
         self.actions.push_back(match refusal {
+            None if publish.topic.as_str() == cluster_topics::DISCONNECT => Action::SendAway(publish.payload),
             None => Action::Publish(publish),
             Some(reason) => Action::Refused(reason),
         });
@@ -77,6 +79,9 @@ impl Session {
     fn refusal(&self, publish: &Publish) -> Option<ReasonCode> {
         if self.limits.has_too_many_levels(publish.topic.levels()) {
             return Some(ReasonCode::TopicNameInvalid);
+        }
+        if self.is_lb() && publish.topic.as_str() == cluster_topics::DISCONNECT {
+            return None;
         }
         is_reserved(&publish.topic).then_some(ReasonCode::NotAuthorized)
     }

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use evermq_daemon::cluster_topics;
 use evermq_mqtt::packet::{
     RetainHandling, SubAck, Subscribe, SubscribeFilter, SubscriptionOptions, UnsubAck, Unsubscribe,
 };
@@ -26,6 +27,12 @@ impl Session {
         for SubscribeFilter { filter, options } in subscribe.filters {
             if let Some(refusal) = self.subscribe_refusal(&filter) {
                 reasons.push(refusal);
+                continue;
+            }
+            if filter.as_str() == cluster_topics::STATE {
+                // QoS 0 whatever is asked for: the last word counts, and a new session asks again.
+                reasons.push(ReasonCode::Success);
+                actions.push(Action::Watch);
                 continue;
             }
             // The filter outlives the buffer that this packet was read into.
@@ -64,6 +71,10 @@ impl Session {
     fn subscribe_refusal(&self, filter: &evermq_mqtt::TopicFilter) -> Option<ReasonCode> {
         if filter.share().is_some() {
             return Some(ReasonCode::SharedSubscriptionsNotSupported);
+        }
+        if filter.levels().next() == Some(cluster_topics::LEVEL) {
+            let is_open = self.is_lb() && filter.as_str() == cluster_topics::STATE;
+            return (!is_open).then_some(ReasonCode::NotAuthorized);
         }
         if self.limits.has_too_many_levels(filter.levels()) {
             return Some(ReasonCode::TopicFilterInvalid);

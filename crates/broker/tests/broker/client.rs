@@ -1,6 +1,6 @@
 //! A client that says exactly what a test wants and shows every packet that comes.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU16;
 
@@ -13,10 +13,15 @@ use evermq_mqtt::{Packet, PacketId, Publish, QoS, ReasonCode, Text, TopicFilter,
 use crate::running::PATIENCE;
 
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Wire>,
     buffer: BytesMut,
     version: Version,
 }
+
+/// TCP, or TLS over it.
+pub(crate) trait Wire: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Wire for T {}
 
 pub(crate) fn text(text: &str) -> Text {
     Text::new(text).unwrap()
@@ -71,7 +76,16 @@ pub(crate) fn message(topic: &str, payload: &str) -> Publish {
 impl Client {
     /// Connects and takes the CONNACK.
     pub(crate) fn open(address: SocketAddr, connect: Connect) -> (Self, ConnAck) {
-        let mut client = Self::raw(address, connect.version);
+        Self::raw(address, connect.version).introduce(connect)
+    }
+
+    /// Over a connection that stands.
+    pub(crate) fn over(stream: impl Wire + 'static, connect: Connect) -> (Self, ConnAck) {
+        Self { stream: Box::new(stream), buffer: BytesMut::new(), version: connect.version }.introduce(connect)
+    }
+
+    fn introduce(self, connect: Connect) -> (Self, ConnAck) {
+        let mut client = self;
         client.send(&Packet::Connect(Box::new(connect)));
         match client.receive() {
             Packet::ConnAck(connack) => (client, *connack),
@@ -84,7 +98,7 @@ impl Client {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, buffer: BytesMut::new(), version }
+        Self { stream: Box::new(stream), buffer: BytesMut::new(), version }
     }
 
     pub(crate) fn send(&mut self, packet: &Packet) {
@@ -112,7 +126,9 @@ impl Client {
             match self.stream.read(&mut chunk) {
                 Ok(0) => return None,
                 Ok(read) => self.buffer.extend_from_slice(&chunk[..read]),
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => {
+                    return None;
+                }
                 Err(error) => panic!("nothing came in time: {error}"),
             }
         }

@@ -3,12 +3,14 @@
 
 mod certs;
 mod client;
+mod cluster_topics;
 mod hostile;
 mod limits;
 mod mesh;
 mod messages;
 mod mosquitto;
 mod paho;
+mod proxy;
 mod quorum;
 mod retained;
 mod running;

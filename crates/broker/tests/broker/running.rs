@@ -27,6 +27,7 @@ pub(crate) struct Site {
 pub(crate) struct Running {
     pub(crate) plain: SocketAddr,
     pub(crate) tls: SocketAddr,
+    pub(crate) proxy: Option<SocketAddr>,
     control: PathBuf,
     stop: CancellationToken,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
@@ -48,6 +49,7 @@ impl Site {
             cluster: ClusterName::new("test").unwrap(),
             broker: Broker {
                 listen: any,
+                listen_proxy: None,
                 listen_plain: Some(any),
                 peer_port: peer_listen.port(),
                 max_connections: 100,
@@ -68,6 +70,7 @@ impl Site {
                 drain_timeout: Duration::from_secs(3),
                 workers: 2,
             },
+            lbs: Vec::new(),
             quorum: None,
             peer_listen,
             peers: peers.iter().map(|(name, address)| Peer { name: host(name), address: *address }).collect(),
@@ -114,10 +117,10 @@ impl Running {
     pub(crate) fn start(config: &BrokerConfig) -> Self {
         let driver = Driver::start(config).unwrap();
         let stop = CancellationToken::new();
-        let (plain, tls) = (driver.listen_plain().unwrap(), driver.listen());
+        let (plain, tls, proxy) = (driver.listen_plain().unwrap(), driver.listen(), driver.listen_proxy());
         let token = stop.clone();
         let thread = Some(std::thread::spawn(move || driver.run(&token)));
-        Self { plain, tls, control: config.control_socket.clone(), stop, thread }
+        Self { plain, tls, proxy, control: config.control_socket.clone(), stop, thread }
     }
 
     /// A connected client of MQTT 5.0 with a clean start.

@@ -195,7 +195,7 @@ fn in_network(source: &Source<'_>, cluster: &Cluster, network: Option<Network>, 
 
 /// The lb takes what comes to the VIP, of either family.
 fn listened_on(source: &Source<'_>, cluster: &Cluster, spans: &Spans) {
-    let listens = cluster.lb.listen.ip();
+    let listens = cluster.lb.listen().ip();
     for (router, at) in routers(cluster, spans) {
         let reached = match listens {
             IpAddr::V4(four) => !router.is_ipv6() && (four.is_unspecified() || router.addresses.contains(&listens)),
@@ -204,10 +204,10 @@ fn listened_on(source: &Source<'_>, cluster: &Cluster, spans: &Spans) {
         if !reached {
             source.error(
                 at.address.clone(),
-                format_args!("evermq-lb does not listen on this address, but on {}", cluster.lb.listen),
+                format_args!("evermq-lb does not listen on this address, but on {}", cluster.lb.listen()),
                 format_args!(
                     "write listen = \"[::]:{port}\" in [lb] for IPv4 and IPv6, \"0.0.0.0:{port}\" for IPv4 alone",
-                    port = cluster.lb.listen.port()
+                    port = cluster.lb.listen().port()
                 ),
             );
         }

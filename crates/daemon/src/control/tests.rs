@@ -1,6 +1,9 @@
 use std::io::BufReader;
 
+use serde_json::json;
+
 use super::*;
+use crate::health::HealthLine;
 
 struct Served {
     path: PathBuf,
@@ -146,4 +149,85 @@ fn a_socket_that_answers_is_not_replaced_but_a_dead_one_is() {
     drop(bind(&path).unwrap());
     assert!(path.exists());
     bind(&path).unwrap();
+}
+
+/// Reads the next health line.
+fn next_health(reader: &mut impl std::io::BufRead) -> Option<Health> {
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    serde_json::from_str::<HealthLine>(&line).ok().map(|line| line.health)
+}
+
+/// A server that can lend its socket, on a thread of its own.
+fn lending_server(estate: Estate, shown: Health) -> (Lender, CancellationToken, std::thread::JoinHandle<()>) {
+    let (lender, lending) = lending();
+    let end = CancellationToken::new();
+    let token = end.clone();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (_sender, health) = watch::channel(shown);
+        let control = Control { state: Arc::new(move || json!(shown)), health, requests: Arc::new(own_request) };
+        runtime.block_on(serve_estate(estate, control, Placement::default(), lending, token)).unwrap();
+    });
+    (lender, end, thread)
+}
+
+#[test]
+fn the_socket_passes_on_with_everybody_and_comes_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.sock");
+    let estate = Estate { listener: bind(&path).unwrap(), clients: Vec::new() };
+    let (lender, end, thread) = lending_server(estate, Health::Up);
+    let connect = || {
+        let stream = UnixStream::connect(&path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let mut watcher = BufReader::new(connect());
+    watcher.get_mut().write_all(b"{\"request\":\"health\"}\n").unwrap();
+    assert_eq!(next_health(&mut watcher), Some(Health::Up));
+    let mut slow = connect();
+    slow.write_all(b"{\"requ").unwrap();
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut estate = runtime.block_on(lender.take()).unwrap();
+    assert!(runtime.block_on(lender.take()).is_none(), "it is gone");
+    assert!(estate.clients.iter().any(|client| client.watches));
+    // The half request may not have been accepted yet: then it waits in the listener's queue.
+    for client in &mut estate.clients {
+        assert!(client.watches || client.received == b"{\"requ" || client.received.is_empty(), "{client:?}");
+    }
+    let (second, second_end, second_thread) = lending_server(estate, Health::Degraded);
+    while next_health(&mut watcher).unwrap() != Health::Degraded {}
+    slow.write_all(b"est\":\"state\"}\n").unwrap();
+    let mut answer = String::new();
+    BufReader::new(slow).read_line(&mut answer).unwrap();
+    assert_eq!(answer, "{\"ok\":\"degraded\"}\n");
+
+    let estate = runtime.block_on(second.take()).unwrap();
+    runtime.block_on(lender.give_back(estate));
+    while next_health(&mut watcher).unwrap() != Health::Up {}
+    assert_eq!(request(&path, &json!({ "request": "state" }), PATIENCE).unwrap(), json!("up"));
+    for (end, thread) in [(end, thread), (second_end, second_thread)] {
+        end.cancel();
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn a_line_that_was_begun_is_ended_by_the_next_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = bind(&directory.path().join("x.sock")).unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    ours.set_read_timeout(Some(PATIENCE)).unwrap();
+    let client = Client { stream: theirs, received: Vec::new(), unsent: b"th\":\"down\"}\n".to_vec(), watches: true };
+    let (_lender, end, thread) = lending_server(Estate { listener, clients: vec![client] }, Health::Up);
+    let mut reader = BufReader::new(ours);
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    assert_eq!(line, "th\":\"down\"}\n");
+    assert_eq!(next_health(&mut reader), Some(Health::Up));
+    end.cancel();
+    thread.join().unwrap();
 }

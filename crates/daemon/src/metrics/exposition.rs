@@ -9,6 +9,8 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// How many were at most so large; see [`Family::histogram`].
+    Histogram,
 }
 
 /// A text under way.
@@ -36,6 +38,7 @@ impl Exposition {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
         };
         // Writing to a string does not fail.
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -52,7 +55,32 @@ impl Exposition {
 impl Family<'_> {
     /// Adds a sample: one combination of labels, each combination once.
     pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) -> &mut Self {
+        self.line("", labels, value);
+        self
+    }
+
+    /// Adds the samples of a histogram: one combination of labels (but `le`), each combination once. `buckets` are upper
+    /// bounds, rising, each with how many were at most that; `count` and `sum` are those of all.
+    pub fn histogram(
+        &mut self,
+        labels: &[(&str, &str)],
+        buckets: impl IntoIterator<Item = (f64, u64)>,
+        count: u64,
+        sum: f64,
+    ) -> &mut Self {
+        for (bound, at_most) in buckets {
+            let bound = bound.to_string();
+            self.line("_bucket", &[labels, &[("le", bound.as_str())]].concat(), at_most);
+        }
+        self.line("_bucket", &[labels, &[("le", "+Inf")]].concat(), count);
+        self.line("_sum", labels, sum);
+        self.line("_count", labels, count);
+        self
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
         self.text.push_str(self.name);
+        self.text.push_str(suffix);
         for (index, (label, text)) in labels.iter().enumerate() {
             self.text.push(if index == 0 { '{' } else { ',' });
             self.text.push_str(label);
@@ -70,8 +98,8 @@ impl Family<'_> {
         if !labels.is_empty() {
             self.text.push('}');
         }
+        // Writing to a string does not fail.
         let _ = writeln!(self.text, " {value}");
-        self
     }
 }
 
@@ -89,6 +117,17 @@ mod tests {
             .sample(&[("name", "w"), ("id", "2")], 1);
         let expected = "# HELP a_total Things.\n# TYPE a_total counter\na_total 3\n# HELP b More.\n# TYPE b gauge\n\
                         b{name=\"x\\\"y\\\\z\\n\",id=\"1\"} 0.5\nb{name=\"w\",id=\"2\"} 1\n";
+        assert_eq!(exposition.finish(), expected);
+    }
+
+    #[test]
+    fn a_histogram_has_its_buckets_sum_and_count() {
+        let mut exposition = Exposition::new();
+        let buckets = [(0.005, 1), (1.0, 3)];
+        exposition.family("t_seconds", Kind::Histogram, "Times.").histogram(&[("of", "x")], buckets, 4, 12.5);
+        let expected = "# HELP t_seconds Times.\n# TYPE t_seconds histogram\nt_seconds_bucket{of=\"x\",le=\"0.005\"} 1\n\
+                        t_seconds_bucket{of=\"x\",le=\"1\"} 3\nt_seconds_bucket{of=\"x\",le=\"+Inf\"} 4\n\
+                        t_seconds_sum{of=\"x\"} 12.5\nt_seconds_count{of=\"x\"} 4\n";
         assert_eq!(exposition.finish(), expected);
     }
 }

@@ -23,14 +23,16 @@ pub enum CertsError {
         /// The files that exist.
         files: Vec<PathBuf>,
     },
-    /// A heartbeat key that would have been overwritten.
+    /// A key that hosts share, which would have been overwritten.
     #[error(
-        "{} is already there and will not be overwritten; a host with another key than the rest has no vote. To replace \
+        "{} is already there and will not be overwritten; a host with another key than the rest {otherwise}. To replace \
          the key on all hosts, move it away or choose another --out", path.display()
     )]
     KeyInTheWay {
         /// The file that exists.
         path: PathBuf,
+        /// What becomes of a host that has another.
+        otherwise: &'static str,
     },
     /// The target directory cannot be made.
     #[error("cannot make the directory {}; choose another --dir, or check who may write there", path.display())]

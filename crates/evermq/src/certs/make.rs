@@ -1,7 +1,6 @@
 //! Making certificates: an authority, one for each host of the cluster, one for each named client.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +14,9 @@ use super::{AltName, CertsError, ClientName};
 
 /// The heartbeat key's name where the cluster file does not say another.
 pub const HEARTBEAT_KEY: &str = "heartbeat.key";
+
+/// The ticket key's name where the cluster file does not say another.
+pub const TICKET_KEY: &str = "ticket.key";
 
 /// Which hosts get certificates, with which names.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +36,8 @@ pub struct Made {
     pub pairs: Vec<Pair>,
     /// The key for the heartbeat, where the cluster has a quorum.
     pub heartbeat_key: Option<PathBuf>,
+    /// The key for session tickets, where an lb ends TLS.
+    pub ticket_key: Option<PathBuf>,
 }
 
 /// A certificate and its key.
@@ -88,8 +92,8 @@ pub fn clients(
     batch.write()
 }
 
-/// Makes everything that a cluster needs: an authority, a certificate for each of its hosts and for each client, and where
-/// it has a quorum, the key for its heartbeat.
+/// Makes everything that a cluster needs: an authority, a certificate for each of its hosts and for each client; where it
+/// has a quorum, the key for its heartbeat; where its lbs end TLS, the key for session tickets.
 ///
 /// # Errors
 /// A client has a host's name or is there twice, a file is in the way, or the disk refuses; nothing is made then.
@@ -114,20 +118,24 @@ pub fn everything(
     batch.add_hosts(hosts, &chosen, &authority, validity)?;
     batch.add_clients(names, &authority, validity)?;
     if let Some(quorum) = &cluster.quorum {
-        batch.add_heartbeat_key(quorum.key_file.file_name().unwrap_or(HEARTBEAT_KEY.as_ref()))?;
+        batch.made.heartbeat_key = Some(batch.add_key(&quorum.key_file, HEARTBEAT_KEY)?);
+    }
+    if cluster.lb.listeners.iter().any(|listener| listener.mode.terminates()) {
+        batch.made.ticket_key = Some(batch.add_key(&cluster.lb.tls.ticket_key, TICKET_KEY)?);
     }
     batch.write()
 }
 
-/// Makes the key that the hosts of a cluster share for their heartbeat: 32 random bytes as hexadecimal digits.
+/// Makes a key that hosts share: 32 random bytes as hexadecimal digits. `otherwise` says what becomes of a host that has
+/// another key than the rest.
 ///
 /// # Errors
 /// The file exists, the disk refuses, or the system has no randomness.
-pub fn heartbeat_key(path: &Path) -> Result<(), CertsError> {
+pub fn shared_key(path: &Path, otherwise: &'static str) -> Result<(), CertsError> {
     let mut files = NewFiles::default();
     files.key(path.to_owned(), random_key()?);
     files.write().map_err(|error| match error {
-        CertsError::InTheWay { .. } => CertsError::KeyInTheWay { path: path.to_owned() },
+        CertsError::InTheWay { .. } => CertsError::KeyInTheWay { path: path.to_owned(), otherwise },
         other => other,
     })
 }
@@ -238,11 +246,11 @@ impl<'a> Batch<'a> {
         self.made.pairs.push(Pair { what, certificate, key, not_after: issued.not_after, shortened: issued.shortened });
     }
 
-    fn add_heartbeat_key(&mut self, name: &OsStr) -> Result<(), CertsError> {
-        let path = self.dir.join(name);
+    /// A key that hosts share, called as the cluster file calls it.
+    fn add_key(&mut self, wanted: &Path, usual: &str) -> Result<PathBuf, CertsError> {
+        let path = self.dir.join(wanted.file_name().unwrap_or(usual.as_ref()));
         self.files.key(path.clone(), random_key()?);
-        self.made.heartbeat_key = Some(path);
-        Ok(())
+        Ok(path)
     }
 
     fn write(self) -> Result<Made, CertsError> {

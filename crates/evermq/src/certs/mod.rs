@@ -1,4 +1,5 @@
-//! `evermq certs`: a certificate authority, the certificates of hosts and clients, all ECDSA P-256, and the heartbeat's key.
+//! `evermq certs`: a certificate authority, the certificates of hosts and clients, all ECDSA P-256, and the keys that hosts
+//! share.
 //!
 //! | module | subject |
 //! |---|---|
@@ -45,7 +46,7 @@ pub struct CertsArgs {
 #[derive(Debug, Subcommand)]
 enum CertsCommand {
     /// Make all that a cluster needs: an authority, a certificate for every host, one for every named client, and with
-    /// vip.quorum the heartbeat's key
+    /// vip.quorum the heartbeat's key, with a listener that ends TLS the session tickets' key
     Init(InitArgs),
     /// Make a certificate authority: ca.crt and ca.key
     Ca(CaArgs),
@@ -55,6 +56,9 @@ enum CertsCommand {
     Client(ClientArgs),
     /// Make the key that all hosts share for the heartbeat of vip.quorum: 32 random bytes as hexadecimal digits
     HeartbeatKey(HeartbeatKeyArgs),
+    /// Make the key that all lb hosts share for session tickets, so that clients resume at any of them: 32 random bytes as
+    /// hexadecimal digits
+    TicketKey(TicketKeyArgs),
     /// Say what certificates hold: subject, names, validity left, key, issuer
     Show(ShowArgs),
 }
@@ -141,6 +145,13 @@ struct HeartbeatKeyArgs {
 }
 
 #[derive(Debug, Args)]
+struct TicketKeyArgs {
+    /// The new file
+    #[arg(long, value_name = "PATH", default_value = make::TICKET_KEY)]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
 struct ShowArgs {
     /// PEM files with one certificate or several
     #[arg(required = true, value_name = "FILE")]
@@ -186,8 +197,12 @@ pub fn run(args: &CertsArgs) -> Result<ExitCode, CommandError> {
             summary::clients(&made, &args.signing.dir, &args.signing.ca_cert())
         }
         CertsCommand::HeartbeatKey(args) => {
-            make::heartbeat_key(&args.out)?;
+            make::shared_key(&args.out, "has no vote")?;
             summary::heartbeat_key(&args.out)
+        }
+        CertsCommand::TicketKey(args) => {
+            make::shared_key(&args.out, "resumes nobody's session")?;
+            summary::ticket_key(&args.out)
         }
         CertsCommand::Show(args) => {
             let certificates = show::describe(&args.files, now)?;

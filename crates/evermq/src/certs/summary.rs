@@ -51,6 +51,16 @@ pub(super) fn heartbeat_key(path: &Path) -> String {
     )
 }
 
+/// After `evermq certs ticket-key`.
+pub(super) fn ticket_key(path: &Path) -> String {
+    format!(
+        "made {path}\nnext:\n  copy the same file to every lb host, to where lb.ticket_key says; root:evermq with mode 0640\n  \
+         then, on each lb host: evermq check\n  who has it can read sessions that were resumed with it: keep it off other \
+         machines\n",
+        path = path.display()
+    )
+}
+
 fn listing(made: &Made, dir: &Path) -> String {
     let mut table = Table::indented(2);
     for pair in &made.pairs {
@@ -59,6 +69,9 @@ fn listing(made: &Made, dir: &Path) -> String {
     }
     if let Some(key) = &made.heartbeat_key {
         table.row([&file_name(key), "", "heartbeat, the same file for all hosts", ""]);
+    }
+    if let Some(key) = &made.ticket_key {
+        table.row([&file_name(key), "", "session tickets, the same file for all lb hosts", ""]);
     }
     let mut text = format!("made in {}:\n{table}", dir.display());
     if made.pairs.iter().any(|pair| pair.shortened) {
@@ -78,6 +91,9 @@ fn install_hosts(made: &Made, ca: &Path, config: &Path, cluster: &Cluster) -> St
         if let (Some(key), Some(quorum)) = (&made.heartbeat_key, &cluster.quorum) {
             files.push((key, &quorum.key_file));
         }
+        if let (Some(key), true) = (&made.ticket_key, is_lb(pair, cluster)) {
+            files.push((key, &cluster.lb.tls.ticket_key));
+        }
         let want = files.iter().map(|(_, want)| beside(want, config).display().to_string());
         table.row([
             host.name.as_str(),
@@ -95,7 +111,7 @@ fn try_it(client: &Pair, ca: &Path, cluster: &Cluster) -> String {
     let address = cluster.vips().next().map_or_else(|| "ADDRESS".to_owned(), |vip| vip.to_string());
     format!(
         "  try: evermq sub -h {address} -p {} --cafile {} --cert {} --key {} -t 'test/#'\n",
-        cluster.lb.listen.port(),
+        cluster.lb.listen().port(),
         ca.display(),
         client.certificate.display(),
         client.key.display()
@@ -112,6 +128,10 @@ fn guard(dir: &Path) -> String {
 fn host_of<'a>(pair: &Pair, cluster: &'a Cluster) -> Option<&'a evermq_config::cluster::Host> {
     let stem = pair.certificate.file_stem()?;
     cluster.hosts.iter().find(|host| stem == host.name.as_str())
+}
+
+fn is_lb(pair: &Pair, cluster: &Cluster) -> bool {
+    host_of(pair, cluster).is_some_and(|host| host.lb)
 }
 
 /// A path relative to the cluster file where it is below its directory: that is the same on every host.

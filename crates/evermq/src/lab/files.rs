@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use evermq_config::Cluster;
 
@@ -10,7 +10,7 @@ use super::error::LabError;
 use super::plan::{self, CLIENT_CERTIFICATES, HOSTS};
 use super::registry::Lab;
 use crate::certs::authority::Validity;
-use crate::certs::{self, ClientName};
+use crate::certs::{self, ClientName, Made};
 
 /// The lab's certificates are for tests, and nobody keeps a lab up for longer.
 const DAYS: u32 = 30;
@@ -25,7 +25,7 @@ pub(super) fn make(lab: &Lab, settings: &[String]) -> Result<Cluster, LabError> 
     let text = cluster_file(lab.name(), settings)?;
     write(&config, &text)?;
     let cluster = evermq_config::load(&config)?.cluster;
-    let heartbeat_key = make_certificates(&pki, &cluster)?;
+    let made = make_certificates(&pki, &cluster)?;
     for host in &HOSTS {
         let place = lab.host_directory(host.name);
         let tls = place.join("etc/tls");
@@ -34,7 +34,9 @@ pub(super) fn make(lab: &Lab, settings: &[String]) -> Result<Cluster, LabError> 
         }
         copy(&config, &place.join("etc/evermq.toml"))?;
         copy(&pki.join("ca.crt"), &tls.join("ca.crt"))?;
-        if let Some(key) = heartbeat_key.as_deref().filter(|_| !host.roles.is_empty()) {
+        let heartbeat_key = made.heartbeat_key.as_deref().filter(|_| !host.roles.is_empty());
+        let ticket_key = made.ticket_key.as_deref().filter(|_| host.roles.contains(&"lb"));
+        for key in heartbeat_key.into_iter().chain(ticket_key) {
             copy(key, &place.join("etc").join(key.file_name().unwrap_or_default()))?;
         }
         let own = [host.name];
@@ -49,11 +51,11 @@ pub(super) fn make(lab: &Lab, settings: &[String]) -> Result<Cluster, LabError> 
     Ok(cluster)
 }
 
-/// The heartbeat's key, where the settings ask for a quorum.
-fn make_certificates(pki: &Path, cluster: &Cluster) -> Result<Option<PathBuf>, LabError> {
+/// Certificates, and the keys that hosts share where the settings ask for what needs them.
+fn make_certificates(pki: &Path, cluster: &Cluster) -> Result<Made, LabError> {
     let names: Vec<ClientName> = CLIENT_CERTIFICATES.iter().filter_map(|name| name.parse().ok()).collect();
     let validity = Validity::days(certs::now(), DAYS)?;
-    Ok(certs::make::everything(pki, cluster, &names, &[], validity, validity)?.heartbeat_key)
+    Ok(certs::make::everything(pki, cluster, &names, &[], validity, validity)?)
 }
 
 fn cluster_file(name: &str, settings: &[String]) -> Result<String, LabError> {
@@ -131,7 +133,7 @@ mod tests {
         let loaded = evermq_config::parse(Path::new("/etc/evermq/evermq.toml"), &text).unwrap();
         assert!(loaded.warnings.problems.is_empty(), "{}", loaded.warnings);
         let cluster = loaded.cluster;
-        assert_eq!(cluster.lb.balance, evermq_config::cluster::Balance::RoundRobin);
+        assert_eq!(cluster.lb.balance, evermq_config::lb::Balance::RoundRobin);
         assert_eq!(cluster.lb.workers, 1);
         assert_eq!(cluster.broker.listen_plain, "127.0.0.1:1883".parse().ok());
         assert_eq!(cluster.vips().collect::<Vec<_>>(), [std::net::IpAddr::V4(plan::VIP)]);
@@ -166,6 +168,25 @@ mod tests {
                 evermq_quorum::Key::read(&key_of(host)).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn lbs_that_end_tls_share_a_ticket_key() {
+        let parent = tempfile::tempdir().unwrap();
+        let lab = Lab::new("one", Some(parent.path())).unwrap();
+        let _lock = lab.create().unwrap();
+        make(&lab, &["lb.mode=terminate".to_owned(), "broker.listen_proxy=0.0.0.0:8885".to_owned()]).unwrap();
+        let key_of = |host: &plan::Host| lab.host_directory(host.name).join("etc/ticket.key");
+        let mut keys = Vec::new();
+        for host in &HOSTS {
+            assert_eq!(key_of(host).exists(), host.roles.contains(&"lb"), "{}", host.name);
+            if key_of(host).exists() {
+                keys.push(fs::read_to_string(key_of(host)).unwrap());
+            }
+        }
+        assert_eq!(keys.len(), 2);
+        assert_eq!(keys[0], keys[1]);
+        assert_eq!(keys[0].trim_end().len(), 64);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use serde_json::Value;
 
 use super::error::LabError;
+use super::notify::Notices;
 use super::programs::Programs;
 use super::wire::{self, HostRequest, Started};
 use super::{clock, mounts, namespace, network, plan, registry};
@@ -72,6 +73,7 @@ pub(super) fn keeper_socket() -> io::Result<UnixStream> {
 struct Host {
     listener: UnixListener,
     signals: SignalFd,
+    notices: Notices,
     programs: Programs,
     /// Of its namespaces and its root directory.
     descriptors: Vec<OwnedFd>,
@@ -100,6 +102,7 @@ impl Host {
         mounts::make(&name, &etc)?;
         connect(plan).map_err(|error| namespace::refused("cannot set up the host's network", error))?;
         let signals = child_signals().map_err(LabError::errno("cannot watch child processes"))?;
+        let notices = Notices::open().map_err(LabError::io("cannot make the socket that programs notify"))?;
         let mut descriptors = namespace::own().map_err(LabError::io("cannot open the host's namespaces"))?;
         descriptors.push(open(&PathBuf::from("/"))?);
         let mut programs = Programs::new(plan.programs, bin_dir, logs, restart);
@@ -107,7 +110,7 @@ impl Host {
         with_children_signalling(&mut programs, |programs| {
             let _ = programs.start_all();
         });
-        Ok(Self { listener, signals, programs, descriptors })
+        Ok(Self { listener, signals, notices, programs, descriptors })
     }
 
     fn serve(mut self, keeper: &UnixStream) -> Result<(), LabError> {
@@ -117,17 +120,22 @@ impl Host {
                 PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
                 PollFd::new(keeper.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.notices.as_fd(), PollFlags::POLLIN),
             ];
             match poll(&mut waited, clock::poll_timeout(timeout)) {
                 Ok(_) | Err(nix::Error::EINTR) => {}
                 Err(errno) => return Err(LabError::errno("cannot wait for requests")(errno)),
             }
-            let [listening, _, kept] = waited.map(|descriptor| descriptor.any().unwrap_or(true));
+            let [listening, _, kept, _] = waited.map(|descriptor| descriptor.any().unwrap_or(true));
             if kept {
                 // The keeper never writes: it has ended.
                 return Ok(());
             }
             while let Ok(Some(_)) = self.signals.read_signal() {}
+            // Before the one that it replaces is taken note of as ended.
+            while let Some(pid) = self.notices.next_main_process() {
+                self.programs.replace(pid);
+            }
             self.programs.reap(clock::now());
             with_children_signalling(&mut self.programs, |programs| programs.handle_timeout(clock::now()));
             if listening && let Ok((stream, _)) = self.listener.accept() {

@@ -38,6 +38,7 @@ mod keeper;
 mod mounts;
 mod namespace;
 mod network;
+mod notify;
 mod plan;
 mod programs;
 mod ready;

@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use super::notify::Notices;
 use super::plan::Program;
 use super::wire::{ProgramState, through};
 
@@ -119,6 +120,14 @@ impl Programs {
         }
     }
 
+    /// `pid` is the main process of its program now: a new one took over from the one that was started here.
+    pub(super) fn replace(&mut self, pid: i32) {
+        let command = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        if let Some(entry) = self.all.iter_mut().find(|entry| entry.program.name() == command.trim_end()) {
+            entry.pid = Some(Pid::from_raw(pid));
+        }
+    }
+
     /// When [`Self::handle_timeout`] has something to do.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.all.iter().filter_map(|entry| entry.due).min()
@@ -171,6 +180,7 @@ impl Programs {
         let log = OpenOptions::new().create(true).append(true).open(path)?;
         let child = Command::new(self.bin_dir.join(program.name()))
             .current_dir("/")
+            .env("NOTIFY_SOCKET", Notices::address())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

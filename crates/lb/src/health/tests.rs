@@ -1,7 +1,9 @@
 #![expect(clippy::disallowed_methods, reason = "a virtual clock has to start somewhere")]
 
-use evermq_mqtt::packet::ConnAck;
+use bytes::Bytes;
+use evermq_mqtt::packet::{ConnAck, SubAck};
 use evermq_mqtt::properties::ConnAckProperties;
+use evermq_mqtt::{PacketId, Text, TopicName};
 use proptest::prelude::*;
 
 use super::*;
@@ -119,6 +121,79 @@ fn every_transition() {
         }
     }
     assert_eq!(seen, 42);
+}
+
+fn message(topic: &str, payload: &'static [u8], qos: QoS) -> Packet {
+    Packet::Publish(Publish {
+        dup: false,
+        qos,
+        retain: false,
+        topic: TopicName::new(Text::new(topic).unwrap()).unwrap(),
+        packet_id: (qos != QoS::AtMostOnce).then_some(PacketId(std::num::NonZeroU16::MIN)),
+        properties: None,
+        payload: Bytes::from_static(payload),
+    })
+}
+
+fn suback(reason: ReasonCode) -> Packet {
+    Packet::SubAck(SubAck { packet_id: PacketId(std::num::NonZeroU16::MIN), reasons: vec![reason], properties: None })
+}
+
+/// A session to a broker of the cluster, just up.
+fn asking(now: Instant) -> Session {
+    let mut session = Session::new(timing(), now).asking_for_state();
+    session.handle_timeout(now);
+    session.handle_connected(now);
+    session.handle_secured();
+    assert_eq!(actions(&mut session), [Action::Open, Action::Secure, Action::Introduce]);
+    session.handle_packet(&accepted(), now);
+    assert_eq!(actions(&mut session), [Action::Up, Action::Subscribe]);
+    session
+}
+
+#[test]
+fn a_broker_of_the_cluster_is_asked_and_says_how_it_is() {
+    let now = Instant::now();
+    let mut session = asking(now);
+    session.handle_packet(&suback(ReasonCode::Success), now);
+    assert!(!session.is_heard());
+    for readiness in Readiness::ALL {
+        session.handle_packet(&message("$EVERMQ/state", readiness.word().as_bytes(), QoS::AtMostOnce), now);
+        assert_eq!(actions(&mut session), [Action::Says(readiness)]);
+        assert!(session.is_heard());
+    }
+    session.handle_failure(Failure::Closed, now);
+    assert!(!session.is_heard());
+}
+
+#[test]
+fn who_refuses_or_ignores_the_question_stays_up_and_ready() {
+    let now = Instant::now();
+    let mut refusing = asking(now);
+    refusing.handle_packet(&suback(ReasonCode::NotAuthorized), now);
+    refusing.handle_packet(&message("$EVERMQ/state", b"a later word", QoS::AtMostOnce), now);
+    for mut session in [asking(now), refusing] {
+        session.handle_timeout(now + INTERVAL);
+        session.handle_packet(&Packet::PingResp, now + INTERVAL);
+        assert_eq!(actions(&mut session), [Action::Ping]);
+        assert!(!session.is_heard());
+        assert_eq!(stage_of(&session), Stage::Up);
+    }
+}
+
+#[test]
+fn messages_that_nobody_asked_for_end_the_session() {
+    let now = Instant::now();
+    let unasked = [
+        (asking(now), message("a/b", b"ready", QoS::AtMostOnce)),
+        (asking(now), message("$EVERMQ/state", b"ready", QoS::AtLeastOnce)),
+        (session(Stage::Up, now), message("$EVERMQ/state", b"ready", QoS::AtMostOnce)),
+        (session(Stage::Up, now), suback(ReasonCode::Success)),
+    ];
+    for (mut session, packet) in unasked {
+        session.handle_packet(&packet, now);
+        assert_eq!(stage_of(&session), Stage::Waiting, "{packet:?}");
+    }
 }
 
 #[test]
@@ -309,6 +384,7 @@ proptest! {
                     Action::Failed(_) => up = false,
                     Action::Open | Action::Secure | Action::Introduce | Action::Close => prop_assert!(!up || action == Action::Close),
                     Action::Ping => prop_assert!(up),
+                    Action::Subscribe | Action::Says(_) => prop_assert!(false, "nobody asked"),
                 }
             }
             prop_assert!(!up || now < heard + TIMEOUT, "silent for too long");

@@ -7,16 +7,10 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::roster::{Batch, Own};
-
-/// How long news is gathered. A client that came within it before its host died is not told that the VIP has moved; it is
-/// in its handshake, as a rule, and patient for seconds only.
-const GATHER: Duration = Duration::from_millis(5);
 
 /// What a worker hands on.
 #[derive(Debug)]
@@ -34,14 +28,14 @@ pub(crate) struct Clients {
     own: Mutex<Own>,
     /// Somebody knows nothing yet.
     anew: AtomicBool,
-    /// Told when there is something new where there was nothing.
-    woken: Notify,
+    /// There is something to hand on.
+    fresh: AtomicBool,
     news: mpsc::Sender<News>,
 }
 
 impl Clients {
     pub(crate) fn new(worker: usize, news: mpsc::Sender<News>) -> Self {
-        Self { worker, own: Mutex::default(), anew: AtomicBool::new(false), woken: Notify::new(), news }
+        Self { worker, own: Mutex::default(), anew: AtomicBool::new(false), fresh: AtomicBool::new(false), news }
     }
 
     /// A client has come. Gives what [`Clients::leave`] wants to know; none if it is not noted.
@@ -54,40 +48,43 @@ impl Clients {
         self.change(|own| own.leave(number));
     }
 
-    /// Has the worker hand on its whole list. From any thread.
+    /// Has the worker hand on its whole list. From any thread; the worker must be woken.
     pub(crate) fn tell_all(&self) {
         self.anew.store(true, Ordering::Release);
-        self.woken.notify_one();
+        self.fresh.store(true, Ordering::Release);
     }
 
-    /// Hands on what is new, as it comes. On the worker's thread.
-    pub(crate) async fn hand_on(&self) -> std::convert::Infallible {
-        loop {
-            self.woken.notified().await;
-            tokio::time::sleep(GATHER).await;
-            if self.anew.swap(false, Ordering::AcqRel) {
-                self.own().begin_anew();
-            }
-            match self.news.try_reserve() {
-                Ok(place) => {
-                    let mut own = self.own();
-                    if own.has_news() {
-                        place.send(News { worker: self.worker, batch: own.take_news() });
-                    }
+    /// Whether there is something to hand on.
+    pub(crate) fn has_news(&self) -> bool {
+        self.fresh.load(Ordering::Acquire)
+    }
+
+    /// Hands on what is new; where the control thread is behind, it stays for later. On the worker's thread, some
+    /// milliseconds after there was something new, so that much is handed on together. A client that came within that time
+    /// before its host died is not told that the VIP has moved; it is in its handshake, as a rule, and patient for seconds
+    /// only.
+    pub(crate) fn hand_on(&self) {
+        match self.news.try_reserve() {
+            Ok(place) => {
+                self.fresh.store(false, Ordering::Release);
+                let mut own = self.own();
+                if self.anew.swap(false, Ordering::AcqRel) {
+                    own.begin_anew();
                 }
-                Err(TrySendError::Full(())) => self.woken.notify_one(),
-                // The lb ends.
-                Err(TrySendError::Closed(())) => std::future::pending().await,
+                if own.has_news() {
+                    place.send(News { worker: self.worker, batch: own.take_news() });
+                }
             }
+            Err(TrySendError::Full(())) => {}
+            // The lb ends.
+            Err(TrySendError::Closed(())) => self.fresh.store(false, Ordering::Release),
         }
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Own) -> T) -> T {
-        let mut own = self.own();
-        let had_news = own.has_news();
-        let result = change(&mut own);
-        if !had_news && own.has_news() {
-            self.woken.notify_one();
+        let result = change(&mut self.own());
+        if !self.has_news() {
+            self.fresh.store(true, Ordering::Release);
         }
         result
     }
@@ -99,6 +96,8 @@ impl Clients {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::roster::Change;
 
@@ -106,32 +105,36 @@ mod tests {
         SocketAddr::from(([127, 0, 0, 1], port))
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_comes_together_is_handed_on_together_and_nothing_is_lost_where_nobody_takes_it() {
+    #[test]
+    fn what_comes_together_is_handed_on_together_and_nothing_is_lost_where_nobody_takes_it() {
         let (sender, mut receiver) = mpsc::channel(1);
         let clients = Clients::new(3, sender);
         let join = |port| clients.join(address(port), address(9000)).unwrap();
-        let work = async {
-            let first = join(1);
-            join(2);
-            let News { worker, batch } = receiver.recv().await.unwrap();
-            assert_eq!((worker, batch.anew, batch.changes.len()), (3, false, 2));
-            // One batch waits in the channel, another one in the worker.
-            clients.leave(first);
-            tokio::time::sleep(GATHER * 4).await;
-            join(3);
-            tokio::time::sleep(GATHER * 4).await;
-            join(4);
-            assert_eq!(receiver.recv().await.unwrap().batch.changes, [Change::Left(first)]);
-            assert_eq!(receiver.recv().await.unwrap().batch.changes.len(), 2);
-            clients.tell_all();
-            let batch = receiver.recv().await.unwrap().batch;
-            assert_eq!((batch.anew, batch.changes.len()), (true, 3));
-        };
-        tokio::select! {
-            () = work => {}
-            never = clients.hand_on() => match never {},
-        }
+        assert!(!clients.has_news());
+        let first = join(1);
+        join(2);
+        assert!(clients.has_news());
+        clients.hand_on();
+        assert!(!clients.has_news());
+        // One batch waits in the channel, another one in the worker.
+        clients.leave(first);
+        clients.hand_on();
+        assert!(clients.has_news());
+        let News { worker, batch } = receiver.try_recv().unwrap();
+        assert_eq!((worker, batch.anew, batch.changes.len()), (3, false, 2));
+        clients.hand_on();
+        join(3);
+        clients.hand_on();
+        join(4);
+        assert_eq!(receiver.try_recv().unwrap().batch.changes, [Change::Left(first)]);
+        clients.hand_on();
+        assert_eq!(receiver.try_recv().unwrap().batch.changes.len(), 2);
+        clients.tell_all();
+        assert!(clients.has_news());
+        clients.hand_on();
+        let batch = receiver.try_recv().unwrap().batch;
+        assert_eq!((batch.anew, batch.changes.len()), (true, 3));
+        assert!(receiver.try_recv().is_err());
     }
 
     /// A few stores: the bound is some fifty times what it takes, for a machine that is busy.

@@ -11,6 +11,10 @@
 //!  6 END      worker (2)           the list is whole
 //!  7 PING     -                    asks for PONG
 //!  8 PONG     -
+//!  9 BACKEND  time (8), length (1) and host, length (1) and backend,
+//!             state (1), weight (3), rate (5)    what an operator has said of a backend, see [`crate::admin`]
+//!
+//!  weight, rate: 0 and nothing, or 1 and the number (2, 4); absent ones are filled with zeros
 //!
 //!  entry: 1, IPv4 address (4), port (2)    those that follow are connected to this one
 //!         2, IPv6 address (16), port (2)   the same
@@ -24,57 +28,98 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use crate::admin::{Admin, Stamp, Word};
 use crate::roster::{Batch, Change, Connection};
 
 /// This version of the protocol.
-pub(crate) const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Longest body that is sent or taken.
-pub(crate) const MAX_BODY: usize = 16 * 1024;
+pub const MAX_BODY: usize = 16 * 1024;
 /// Kind and length.
-pub(crate) const HEADER: usize = 5;
+pub const HEADER: usize = 5;
 /// Longest entry together with the local address before it.
 const LARGEST_ENTRY: usize = 19 + 23;
 
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Frame {
+pub enum Frame {
+    /// The first of the one that connects.
     Hello(Hello),
-    Welcome { version: u8 },
+    /// Its answer.
+    Welcome {
+        /// Of the protocol.
+        version: u8,
+    },
+    /// Or this one: why not.
     Refused(String),
-    Begin { worker: u16 },
-    Changes { worker: u16, changes: Vec<Change> },
-    End { worker: u16 },
+    /// The worker's whole list follows.
+    Begin {
+        /// Whose.
+        worker: u16,
+    },
+    /// What has become of numbers.
+    Changes {
+        /// Whose.
+        worker: u16,
+        /// In order.
+        changes: Vec<Change>,
+    },
+    /// The list is whole.
+    End {
+        /// Whose.
+        worker: u16,
+    },
+    /// Asks for [`Frame::Pong`].
     Ping,
+    /// The other one is there.
     Pong,
+    /// What an operator has said of a backend.
+    Backend {
+        /// The backend's name.
+        name: String,
+        /// What was said.
+        word: Word,
+    },
 }
 
 /// Who connects.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Hello {
-    pub(crate) version: u8,
+pub struct Hello {
+    /// Of the protocol.
+    pub version: u8,
     /// How many workers have a list.
-    pub(crate) workers: u16,
-    pub(crate) cluster: String,
-    pub(crate) host: String,
+    pub workers: u16,
+    /// Its cluster.
+    pub cluster: String,
+    /// Its name.
+    pub host: String,
 }
 
 /// What came is no frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum FrameError {
+pub enum FrameError {
+    /// Of an unknown kind.
     #[error("it sends something else than a load balancer does (kind {0})")]
     Kind(u8),
+    /// Above [`MAX_BODY`].
     #[error("it sends a frame of {0} bytes, more than {MAX_BODY}")]
     TooLong(u32),
+    /// Its parts do not fit into its length.
     #[error("it sends a frame that ends too early or too late")]
     Length,
+    /// A name is not UTF-8.
     #[error("it sends a name that is not UTF-8")]
     Text,
+    /// An entry of an unknown kind.
     #[error("it sends an entry that is none (kind {0})")]
     Entry(u8),
+    /// A backend's state of an unknown number.
+    #[error("it tells of a backend in a state that this lb does not know ({0})")]
+    State(u8),
 }
 
 /// Appends a frame.
-pub(crate) fn encode(frame: &Frame, output: &mut BytesMut) {
+pub fn encode(frame: &Frame, output: &mut BytesMut) {
     match frame {
         Frame::Hello(hello) => put(output, 1, |body| {
             body.put_u8(hello.version);
@@ -92,11 +137,21 @@ pub(crate) fn encode(frame: &Frame, output: &mut BytesMut) {
         Frame::End { worker } => put(output, 6, |body| body.put_u16(*worker)),
         Frame::Ping => put(output, 7, |_| {}),
         Frame::Pong => put(output, 8, |_| {}),
+        Frame::Backend { name, word } => put(output, 9, |body| {
+            body.put_u64(word.stamp.time);
+            put_text(body, &word.stamp.host);
+            put_text(body, name);
+            body.put_u8(word.admin as u8);
+            body.put_u8(u8::from(word.weight.is_some()));
+            body.put_u16(word.weight.unwrap_or(0));
+            body.put_u8(u8::from(word.rate.is_some()));
+            body.put_u32(word.rate.unwrap_or(0));
+        }),
     }
 }
 
 /// The frames of one batch.
-pub(crate) fn encode_batch(worker: usize, batch: &Batch) -> Bytes {
+pub fn encode_batch(worker: usize, batch: &Batch) -> Bytes {
     let worker = u16::try_from(worker).unwrap_or(u16::MAX);
     let mut output = BytesMut::new();
     if batch.anew {
@@ -116,10 +171,10 @@ pub(crate) fn encode_batch(worker: usize, batch: &Batch) -> Bytes {
 ///
 /// # Errors
 /// What came is no frame.
-pub(crate) fn decode(input: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
+pub fn decode(input: &mut BytesMut) -> Result<Option<Frame>, FrameError> {
     let Some((mut header, rest)) = input.split_at_checked(HEADER) else { return Ok(None) };
     let (kind, length) = (header.get_u8(), header.get_u32());
-    if !(1..=8).contains(&kind) {
+    if !(1..=9).contains(&kind) {
         return Err(FrameError::Kind(kind));
     }
     if length as usize > MAX_BODY {
@@ -150,8 +205,22 @@ fn decode_body(kind: u8, body: &mut Bytes) -> Result<Frame, FrameError> {
         6 => Frame::End { worker: body.try_get_u16().map_err(short)? },
         7 => Frame::Ping,
         8 => Frame::Pong,
+        9 => take_backend(body)?,
         other => return Err(FrameError::Kind(other)),
     })
+}
+
+fn take_backend(body: &mut Bytes) -> Result<Frame, FrameError> {
+    let short = |_| FrameError::Length;
+    let time = body.try_get_u64().map_err(short)?;
+    let stamp = Stamp { time, host: take_text(body)? };
+    let name = take_text(body)?;
+    let state = body.try_get_u8().map_err(short)?;
+    let admin = Admin::from_u8(state).ok_or(FrameError::State(state))?;
+    let weight = (body.try_get_u8().map_err(short)? != 0, body.try_get_u16().map_err(short)?);
+    let rate = (body.try_get_u8().map_err(short)? != 0, body.try_get_u32().map_err(short)?);
+    let word = Word { admin, rate: rate.0.then_some(rate.1), weight: weight.0.then_some(weight.1), stamp };
+    Ok(Frame::Backend { name, word })
 }
 
 fn put(output: &mut BytesMut, kind: u8, body: impl FnOnce(&mut BytesMut)) {

@@ -13,7 +13,6 @@ use evermq_config::Peer;
 use evermq_daemon::{listen, tls};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +21,7 @@ use super::sender::alive;
 use super::strangers::Strangers;
 use super::wire::{Wire, WireError};
 use super::{OPEN_TIMEOUT, PING_INTERVAL, Peers, clock};
+use crate::admin::{self, Word};
 use crate::roster::OutOfTurn;
 
 /// Before the next accept after one that failed, as a rule for want of descriptors.
@@ -104,12 +104,7 @@ struct Port {
 }
 
 /// Accepts until `shutdown`.
-pub(super) async fn run(
-    peers: Arc<Peers>,
-    listener: std::net::TcpListener,
-    tls: TlsAcceptor,
-    shutdown: CancellationToken,
-) {
+pub(super) async fn run(peers: Arc<Peers>, listener: std::net::TcpListener, shutdown: CancellationToken) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "other lbs cannot tell this one of their clients"),
@@ -120,7 +115,7 @@ pub(super) async fn run(
             () = shutdown.cancelled() => break,
             () = expiry(port.poll_timeout()) => port.handle_timeout(),
             accepted = listener.accept() => match accepted {
-                Ok((stream, address)) => port.meet(stream, address, tls.clone()),
+                Ok((stream, address)) => port.meet(stream, address),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept connections of other lbs for the moment");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -165,7 +160,8 @@ impl Port {
     }
 
     /// Begins a handshake.
-    fn meet(&mut self, stream: TcpStream, address: SocketAddr, tls: TlsAcceptor) {
+    fn meet(&mut self, stream: TcpStream, address: SocketAddr) {
+        let tls = self.peers.tls().acceptor;
         let from_peer = self.peers.links.iter().any(|link| link.peer.address.ip() == address.ip());
         let (number, evicted) = self.strangers.enter(from_peer);
         let peers = Arc::clone(&self.peers);
@@ -303,7 +299,16 @@ async fn serve(peers: &Peers, peer: usize, mut wire: Connection) -> Result<Infal
             Frame::Changes { worker, changes } => link.mirror().handle_changes(worker, &changes)?,
             Frame::End { worker } => link.mirror().handle_end(worker)?,
             Frame::Ping => wire.send_frame(&Frame::Pong).await?,
+            Frame::Backend { name, word } => hear(peers, &link.peer, &name, word),
             Frame::Hello(_) | Frame::Welcome { .. } | Frame::Refused(_) | Frame::Pong => return Err(LinkError::Side),
         }
+    }
+}
+
+/// An operator has said something of a backend on another lb.
+fn hear(peers: &Peers, from: &Peer, backend: &str, word: Word) {
+    let before = peers.board.words().of(backend);
+    if peers.board.hear(backend, word.clone()) {
+        admin::log(backend, &before, &word, from.name.as_str());
     }
 }

@@ -6,18 +6,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use evermq_daemon::{listen, tls};
-use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::frame::{Frame, Hello, VERSION};
+use super::frame::{self, Frame, Hello, VERSION};
 use super::wire::{Wire, WireError};
 use super::{DEAD_AFTER, Link, OPEN_TIMEOUT, Outgoing, PING_INTERVAL, Peers, clock};
-use crate::worker::Worker;
+use crate::engine::worker::Worker;
 
 /// The first wait after an attempt that failed.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -30,7 +30,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Sender {
     peers: Arc<Peers>,
     index: usize,
-    tls: TlsConnector,
     workers: Arc<[Arc<Worker>]>,
     outgoing: broadcast::Sender<Outgoing>,
 }
@@ -58,11 +57,10 @@ impl Sender {
     pub(super) fn new(
         peers: Arc<Peers>,
         index: usize,
-        tls: Arc<ClientConfig>,
         workers: Arc<[Arc<Worker>]>,
         outgoing: broadcast::Sender<Outgoing>,
     ) -> Self {
-        Self { peers, index, tls: tls.into(), workers, outgoing }
+        Self { peers, index, workers, outgoing }
     }
 
     /// Until `shutdown`.
@@ -91,6 +89,8 @@ impl Sender {
         // Before everybody is asked for everything, so that nothing comes between.
         let mut news = self.outgoing.subscribe();
         let mut told = self.begin_anew();
+        let mut words = self.peers.board.changes();
+        words.mark_changed();
         let mut pings = tokio::time::interval(PING_INTERVAL);
         pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut seen = clock();
@@ -107,6 +107,7 @@ impl Sender {
                     // The exchange ends; the token says so as well.
                     Err(RecvError::Closed) => std::future::pending().await,
                 },
+                Ok(()) = words.changed() => wire.send(&self.words()).await?,
                 frame = wire.receive() => match frame? {
                     Frame::Pong => seen = clock(),
                     Frame::Refused(text) => return Err(SendError::Refused(text)),
@@ -125,7 +126,7 @@ impl Sender {
         let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(peer.address));
         let stream = connecting.await.map_err(|_| SendError::Slow(CONNECT_TIMEOUT))??;
         listen::tune(&stream, self.peers.socket)?;
-        let mut wire = Wire::new(self.tls.connect(tls::server_name(&peer.name), stream).await?);
+        let mut wire = Wire::new(self.connector().connect(tls::server_name(&peer.name), stream).await?);
         let hello = Hello {
             version: VERSION,
             workers: u16::try_from(self.workers.len()).unwrap_or(u16::MAX),
@@ -142,8 +143,21 @@ impl Sender {
 
     /// Has every worker tell its whole list. Gives whose was told since: nobody's.
     fn begin_anew(&self) -> Vec<bool> {
-        self.workers.iter().filter_map(|worker| worker.clients()).for_each(super::clients::Clients::tell_all);
+        self.workers.iter().for_each(|worker| worker.tell_all_clients());
         vec![false; self.workers.len()]
+    }
+
+    /// All that operators have said: little, and said seldom. The peer keeps what is news to it.
+    fn words(&self) -> BytesMut {
+        let mut frames = BytesMut::new();
+        for (name, word) in self.peers.board.words().iter() {
+            frame::encode(&Frame::Backend { name: name.to_owned(), word: word.clone() }, &mut frames);
+        }
+        frames
+    }
+
+    fn connector(&self) -> TlsConnector {
+        Arc::clone(&self.peers.tls().dial[self.index]).into()
     }
 
     fn link(&self) -> &Link {

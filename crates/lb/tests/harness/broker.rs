@@ -1,5 +1,6 @@
 //! A broker that does as it is told: it speaks TLS and MQTT with the lb's session, and hands clients' connections to the
-//! test as plain sockets. What a connection is shows in its first byte: 0x16 begins a TLS handshake.
+//! test as plain sockets. What a connection is shows in its first bytes: those of the tests' clients begin with the one
+//! [`hello`](super::hello) that they have in common, which is taken off.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,11 +10,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use evermq_daemon::tls::Material;
 use evermq_mqtt::codec::{self, Limits};
-use evermq_mqtt::packet::{ConnAck, Packet, Version};
-use evermq_mqtt::{ReasonCode, properties::ConnAckProperties};
+use evermq_mqtt::packet::{ConnAck, Packet, Publish, SubAck, Version};
+use evermq_mqtt::properties::ConnAckProperties;
+use evermq_mqtt::{QoS, ReasonCode, Text, TopicName};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use socket2::SockRef;
 
@@ -46,6 +48,10 @@ struct Shared {
     /// CONNECT is answered with "not authorized".
     refuse_sessions: AtomicBool,
     sessions: AtomicUsize,
+    /// What it says of itself; none where it refuses to.
+    says: Mutex<Option<&'static str>>,
+    /// Clients that the lb wanted sent away.
+    sent_away: AtomicUsize,
 }
 
 impl Broker {
@@ -68,6 +74,8 @@ impl Broker {
             mute: AtomicBool::new(false),
             refuse_sessions: AtomicBool::new(false),
             sessions: AtomicUsize::new(0),
+            says: Mutex::default(),
+            sent_away: AtomicUsize::new(0),
         });
         serve(&shared, listener);
         Self { address, shared, clients: receiver }
@@ -93,6 +101,16 @@ impl Broker {
     /// As SIGSTOP: nothing is answered, nothing is closed.
     pub fn freeze(&self) {
         self.shared.mute.store(true, Ordering::SeqCst);
+    }
+
+    /// What it says of itself from now on.
+    pub fn say(&self, word: &'static str) {
+        *self.shared.says.lock().unwrap() = Some(word);
+    }
+
+    /// Clients that the lb wanted sent away.
+    pub fn sent_away(&self) -> usize {
+        self.shared.sent_away.load(Ordering::SeqCst)
     }
 
     pub fn refuse_sessions(&self, refuse: bool) {
@@ -142,22 +160,27 @@ fn serve(shared: &Arc<Shared>, listener: TcpListener) {
 }
 
 impl Shared {
-    fn connection(&self, stream: TcpStream) {
-        let mut first = [0];
-        match stream.peek(&mut first) {
-            Ok(1) if first[0] == 0x16 => {
+    fn connection(&self, mut stream: TcpStream) {
+        let mut first = vec![0; super::hello().len()];
+        match peek_all(&stream, &mut first) {
+            Some(true) => {
+                stream.read_exact(&mut first).unwrap();
+                match self.clients {
+                    Clients::Echoed => {
+                        echo(&stream);
+                        self.forget(&stream);
+                    }
+                    Clients::HandedOver => {
+                        let _ = self.hand_over.send(stream);
+                    }
+                }
+            }
+            Some(false) => {
                 let same = stream.try_clone().unwrap();
                 self.session(stream);
                 self.forget(&same);
             }
-            Ok(1) if self.clients == Clients::HandedOver => {
-                let _ = self.hand_over.send(stream);
-            }
-            Ok(1) => {
-                echo(&stream);
-                self.forget(&stream);
-            }
-            _ => self.forget(&stream),
+            None => self.forget(&stream),
         }
     }
 
@@ -175,7 +198,15 @@ impl Shared {
         let mut stream = StreamOwned::new(connection, stream);
         let mut input = BytesMut::new();
         let mut chunk = [0; 512];
-        while let Ok(count @ 1..) = stream.read(&mut chunk) {
+        // Once it is subscribed to: what was said last.
+        let mut said: Option<Option<&'static str>> = None;
+        loop {
+            let count = match stream.read(&mut chunk) {
+                Ok(0) => return,
+                Ok(count) => count,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+                Err(_) => return,
+            };
             input.extend_from_slice(&chunk[..count]);
             while let Ok(Some(packet)) = codec::decode(&mut input, Version::V4, &Limits::default()) {
                 if self.mute.load(Ordering::SeqCst) {
@@ -185,12 +216,51 @@ impl Shared {
                 match packet {
                     Packet::Connect(_) => codec::encode(&self.conn_ack(), Version::V4, &mut output).unwrap(),
                     Packet::PingReq => codec::encode(&Packet::PingResp, Version::V4, &mut output).unwrap(),
+                    Packet::Subscribe(subscribe) => {
+                        assert_eq!(subscribe.filters[0].filter.as_str(), "$EVERMQ/state");
+                        let refused = self.says.lock().unwrap().is_none();
+                        let reason = if refused { ReasonCode::NotAuthorized } else { ReasonCode::Success };
+                        let suback = SubAck { packet_id: subscribe.packet_id, reasons: vec![reason], properties: None };
+                        codec::encode(&Packet::SubAck(suback), Version::V4, &mut output).unwrap();
+                        if !refused {
+                            said = Some(None);
+                            let short = Some(Duration::from_millis(5));
+                            stream.sock.set_read_timeout(short).unwrap();
+                        }
+                    }
+                    Packet::Publish(publish) => {
+                        assert_eq!(publish.topic.as_str(), "$EVERMQ/disconnect");
+                        self.send_away(&publish.payload);
+                    }
                     Packet::Disconnect(_) => return,
                     other => panic!("the lb's session sends nothing else: {other:?}"),
                 }
                 if stream.write_all(&output).is_err() {
                     return;
                 }
+            }
+            let word = *self.says.lock().unwrap();
+            if let (Some(before), Some(word)) = (said, word)
+                && before != Some(word)
+            {
+                said = Some(Some(word));
+                let mut output = BytesMut::new();
+                codec::encode(&state(word), Version::V4, &mut output).unwrap();
+                if stream.write_all(&output).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Closes those connections, as a broker does that has said goodbye.
+    fn send_away(&self, list: &[u8]) {
+        let list: Vec<SocketAddr> =
+            std::str::from_utf8(list).unwrap().lines().map(|line| line.parse().unwrap()).collect();
+        for connection in &*self.connections.lock().unwrap() {
+            if connection.peer_addr().is_ok_and(|peer| list.contains(&peer)) {
+                self.sent_away.fetch_add(1, Ordering::SeqCst);
+                let _ = connection.shutdown(std::net::Shutdown::Both);
             }
         }
     }
@@ -203,6 +273,32 @@ impl Shared {
             ReasonCode::Success
         };
         Packet::ConnAck(Box::new(ConnAck { session_present: false, reason, properties: ConnAckProperties::default() }))
+    }
+}
+
+fn state(word: &'static str) -> Packet {
+    Packet::Publish(Publish {
+        dup: false,
+        qos: QoS::AtMostOnce,
+        retain: false,
+        topic: TopicName::new(Text::new("$EVERMQ/state").unwrap()).unwrap(),
+        packet_id: None,
+        properties: None,
+        payload: Bytes::from_static(word.as_bytes()),
+    })
+}
+
+/// Whether the connection begins with the tests' hello; none if it ends before that can be told.
+fn peek_all(stream: &TcpStream, first: &mut [u8]) -> Option<bool> {
+    let hello = super::hello();
+    loop {
+        match stream.peek(first) {
+            Ok(0) | Err(_) => return None,
+            Ok(count) if first[..count] != hello[..count] => return Some(false),
+            Ok(count) if count == hello.len() => return Some(true),
+            // It comes in pieces.
+            Ok(_) => std::thread::yield_now(),
+        }
     }
 }
 

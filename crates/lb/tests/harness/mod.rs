@@ -19,10 +19,9 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use evermq_config::cluster::{Balance, Lb};
-use evermq_config::roles::Peer;
-use evermq_config::{ClusterName, HostName, LbConfig};
+use evermq_config::{HostName, LbConfig};
 use evermq_daemon::health::{Health, HealthLine};
+use evermq_daemon::tls::{Material, server_name};
 use evermq_lb::state::State;
 use evermq_lb::{Drained, LoadBalancer};
 use tokio_util::sync::CancellationToken;
@@ -33,34 +32,35 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// A configuration for tests: quick, on a port of the kernel's choice.
 pub fn config(backends: &[SocketAddr]) -> LbConfig {
     let names = ["broker1", "broker2", "broker3"];
-    LbConfig {
-        host: HostName::new("lb1").unwrap(),
-        lb: Lb {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            balance: Balance::LeastConn,
-            max_connections: 1000,
-            connect_timeout: Duration::from_millis(300),
-            health_interval: Duration::from_millis(100),
-            health_timeout: Duration::from_millis(400),
-            tcp_keepalive: Duration::from_secs(30),
-            tcp_user_timeout: Duration::from_secs(30),
-            drain_timeout: Duration::from_secs(5),
-            peer_port: 0,
-            reconnect_rate: 5_000,
-            workers: 2,
-        },
-        cluster: ClusterName::new("test").unwrap(),
-        peer_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        peers: Vec::new(),
-        backends: backends
-            .iter()
-            .zip(names)
-            .map(|(&address, name)| Peer { name: HostName::new(name).unwrap(), address })
-            .collect(),
-        tls: certs::files("lb1"),
-        control_socket: socket_path(),
+    let file = backends.iter().zip(names).fold(MINIMAL.to_owned(), |file, (address, name)| {
+        // The address is replaced below: brokers of a test share one host.
+        let host = address.port() % 250 + 1;
+        format!(
+            "{file}[[hosts]]\nname = \"{name}\"\naddress = \"127.0.{}.{host}\"\nroles = [\"broker\"]\n",
+            address.port() / 250
+        )
+    });
+    let loaded =
+        evermq_config::parse(std::path::Path::new("/test.toml"), &file).unwrap_or_else(|report| panic!("{report}"));
+    let mut config = loaded.cluster.lb_for("lb1").unwrap();
+    for (backend, &address) in config.backends.iter_mut().zip(backends) {
+        backend.address = Some(address);
     }
+    config.lb.listeners[0].address = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.lb.connect_timeout = Duration::from_millis(300);
+    config.lb.health.interval = Duration::from_millis(100);
+    config.lb.health.timeout = Duration::from_millis(400);
+    config.lb.health.slow_start = Duration::ZERO;
+    config.lb.tcp_user_timeout = Duration::from_secs(30);
+    config.lb.workers = 2;
+    config.peer_listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.tls = certs::files("lb1");
+    config.control_socket = socket_path();
+    config
 }
+
+const MINIMAL: &str = "[cluster]\nname = \"test\"\n[lb]\nlisten = \"127.0.0.1:9000\"\nmax_connections = 1000\n\
+    [[hosts]]\nname = \"lb1\"\naddress = \"127.0.0.9\"\nroles = [\"lb\"]\n";
 
 fn socket_path() -> PathBuf {
     static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
@@ -96,8 +96,13 @@ impl Running {
         running
     }
 
-    /// A client connection; reads fail after [`PATIENCE`].
+    /// A client connection that has sent its [`hello`]; reads fail after [`PATIENCE`].
     pub fn client(&self) -> TcpStream {
+        connect(self.address).unwrap()
+    }
+
+    /// A connection that has said nothing.
+    pub fn stranger(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -142,6 +147,32 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.shutdown.cancel();
     }
+}
+
+/// What a TLS client says first: the ClientHello that rustls makes. The brokers of these tests take it off, so that what
+/// follows may be anything.
+pub fn hello() -> &'static [u8] {
+    static HELLO: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+    HELLO.get_or_init(|| {
+        let name = HostName::new("anybody").unwrap();
+        let material = Material::load(&certs::files("client")).unwrap();
+        let tls = material.client_config_for(&name, [127, 0, 0, 1].into()).unwrap();
+        let mut connection = rustls::ClientConnection::new(tls, server_name(&name)).unwrap();
+        let mut hello = Vec::new();
+        while connection.wants_write() {
+            connection.write_tls(&mut hello).unwrap();
+        }
+        hello
+    })
+}
+
+/// A client connection that has sent its [`hello`]; reads fail after [`PATIENCE`].
+pub fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.write_all(hello())?;
+    Ok(stream)
 }
 
 /// Waits for a condition, and fails loudly if it does not come true.

@@ -25,7 +25,14 @@ fn frames() -> Vec<Frame> {
         Frame::End { worker: 3 },
         Frame::Ping,
         Frame::Pong,
+        backend("broker1", Admin::Drain, Some(7), Some(100)),
+        backend("broker2", Admin::Ready, None, None),
     ]
+}
+
+fn backend(name: &str, admin: Admin, weight: Option<u16>, rate: Option<u32>) -> Frame {
+    let stamp = Stamp { time: 0x0102, host: "lb1".to_owned() };
+    Frame::Backend { name: name.to_owned(), word: Word { admin, rate, weight, stamp } }
 }
 
 fn bytes(frame: &Frame) -> BytesMut {
@@ -49,6 +56,14 @@ fn bytes_are_as_they_are_described() {
     ];
     assert_eq!(bytes(&changes)[..], expected.concat());
     assert_eq!(bytes(&Frame::Ping)[..], [7, 0, 0, 0, 0]);
+    let expected = [
+        &[9, 0, 0, 0, 23][..],
+        &[0, 0, 0, 0, 0, 0, 1, 2],    // time
+        &[3, b'l', b'b', b'1'],       // host
+        &[1, b'b'],                   // backend
+        &[1, 1, 0, 7, 0, 0, 0, 0, 0], // drain, weight 7, no rate
+    ];
+    assert_eq!(bytes(&backend("b", Admin::Drain, Some(7), None))[..], expected.concat());
 }
 
 #[test]
@@ -86,7 +101,7 @@ fn a_large_batch_takes_several_frames_of_bounded_length() {
 
 #[test]
 fn what_is_no_frame_is_refused_before_it_costs_anything() {
-    let cases: [(&[u8], FrameError); 8] = [
+    let cases: [(&[u8], FrameError); 10] = [
         (b"GET / HTTP/1.1", FrameError::Kind(b'G')),
         (&[5, 0, 0, 0x40, 1], FrameError::TooLong(0x4001)),
         (&[5, 0xff, 0xff, 0xff, 0xff], FrameError::TooLong(u32::MAX)),
@@ -94,6 +109,8 @@ fn what_is_no_frame_is_refused_before_it_costs_anything() {
         (&[1, 0, 0, 0, 4, 1, 0, 4, 9], FrameError::Length),
         (&[3, 0, 0, 0, 1, 0xff], FrameError::Text),
         (&[5, 0, 0, 0, 3, 0, 0, 9], FrameError::Entry(9)),
+        (&[9, 0, 0, 0, 11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3], FrameError::State(3)),
+        (&[9, 0, 0, 0, 11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], FrameError::Length),
         // A client without the address that it has connected to.
         (&[5, 0, 0, 0, 13, 0, 0, 3, 0, 0, 0, 1, 10, 0, 0, 1, 0, 1], FrameError::Entry(3)),
     ];
@@ -105,7 +122,7 @@ fn what_is_no_frame_is_refused_before_it_costs_anything() {
 
 proptest! {
     #[test]
-    fn no_bytes_do_harm(kind in 0_u8..10, body in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn no_bytes_do_harm(kind in 0_u8..11, body in prop::collection::vec(any::<u8>(), 0..200)) {
         let mut input = BytesMut::from(&[kind, 0, 0, 0, body.len() as u8][..]);
         input.extend_from_slice(&body);
         if let Ok(Some(frame)) = decode(&mut input) {
