@@ -1,149 +1,162 @@
-"""Runs evermq-lb, nginx and HAProxy in turn under lb-bench, prints medians and ratios. See `run`."""
+"""evermq-lb, nginx stream and HAProxy in turn under the same load: CPU of the balancer, times, memory. See `run`."""
 
+import datetime
 import json
 import os
 import pathlib
-import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-HERE = pathlib.Path(__file__).parent
+import peers
+
 BIN = pathlib.Path(sys.argv[1])
-ROUNDS = int(sys.argv[2])
-BENCH = BIN / "examples" / "lb-bench"
-WORKS = [
-    # name, arguments after the address and the process, value shown, unit
-    ("new connection", "connect", ["6000"], "cpu_us", "us each"),
-    ("echo 64 B, saturated", "echo", ["2", "0"], "cpu_us", "us each"),
-    ("echo 64 B at 20,000/s", "echo", ["2", "20000"], "cpu_us", "us each"),
-    ("bulk, both ways", "bulk", ["2"], "cpu_s_per_gb_back", "s per GB back"),
-    ("idle connection", "idle", ["4000"], "bytes_each", "bytes"),
-]
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
+ONLY = os.environ.get("WORK", "")
+OUT = pathlib.Path(os.environ.get("OUT", BIN.parent / "bench-lb.json"))
+US, RATE = "CPU us each", "per second"
+
+# name: title, TLS, arguments, (key, unit, digits) of each figure, the first one is compared; {peer: at most this share of the peer's}
+WORKS = {
+    "connect": ("new connection, passthrough", False, ["connect"], [("cpu_us", US, 1)], {"haproxy": 0.78, "nginx": 0.88}),
+    "echo": ("64-byte echoes, saturated", False, ["echo"], [("cpu_us", US, 2), ("p99_us", "p99 us", 0), ("per_second", RATE, 0)], {"haproxy": 0.75, "nginx": 0.78}),
+    "paced": ("64-byte echoes, 20,000/s", False, ["paced"], [("cpu_us", US, 2), ("p50_us", "p50 us", 0), ("p99_us", "p99 us", 0)], {"haproxy": 0.80, "nginx": 0.88}),
+    "bulk": ("bulk, 8 connections", False, ["bulk"], [("cpu_s_per_gb", "CPU s per GB", 3), ("gb_per_second", "GB/s", 2)], {"haproxy": 0.5, "nginx": 0.65}),
+    "tls-handshake": ("mutual TLS 1.3 handshake, full", True, ["connect", "--count", "1500"], [("cpu_us", US, 0)], {"nginx": 0.28, "haproxy-new": 0.75}),
+    "tls-resumed": ("mutual TLS 1.3 handshake, resumed", True, ["connect", "--count", "2500", "--resume"], [("cpu_us", US, 0), ("resumed", "resumed", 0)], {"haproxy-new": 0.75}),
+    "tls-echo": ("64-byte echoes, TLS ended", True, ["echo"], [("cpu_us", US, 2), ("p99_us", "p99 us", 0), ("per_second", RATE, 0)], {"haproxy": 0.75}),
+    "tls-bulk": ("bulk, 8 connections, TLS ended", True, ["bulk"], [("cpu_s_per_gb", "CPU s per GB", 3), ("gb_per_second", "GB/s", 2)], {"haproxy-new": 0.7}),
+    "idle": ("idle connection, passthrough", False, ["idle", "--count", str(peers.CONNECTIONS - 100)], [("bytes_each", "bytes", 0), ("connections", "connections", 0)], {}),
+    "tls-idle": ("idle connection, TLS ended", True, ["idle", "--count", "4000"], [("bytes_each", "bytes", 0), ("connections", "connections", 0)], {}),
+}
+# Bytes; these are not shares of a peer's.
+MEMORY = {"idle": 1000, "tls-idle": 5000}
+# Paced echoes have a second target: the 99th percentile beside HAProxy's.
+P99_SHARE = 0.8
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def chosen():
+    names = [name for name in WORKS if not ONLY or name in ONLY.split(",")]
+    if not names:
+        raise SystemExit(f"WORK is one or more of: {','.join(WORKS)}")
+    return names
 
 
-def openssl(directory, line):
-    subprocess.run(["openssl", *line.split()], cwd=directory, check=True, capture_output=True)
+def run(work, balancer, certificates):
+    _, tls, arguments, _, _ = WORKS[work]
+    address = f"127.0.0.1:{balancer.tls_port if tls else balancer.port}"
+    words = [arguments[0], address, *arguments[1:]]
+    if balancer.pid:
+        words += ["--pid", balancer.pid]
+    if tls:
+        words += ["--ca", certificates / "ca.crt", "--cert", certificates / "client.crt", "--key", certificates / "client.key"]
+    result = peers.bench(BIN, *words)
+    time.sleep(0.3)
+    return result
 
 
-def certificates(directory):
-    key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-    openssl(directory, f"req -x509 {key} -days 2 -subj /CN=ca -keyout ca.key -out ca.crt")
-    openssl(directory, f"req {key} -subj /CN=lb1 -keyout lb1.key -out lb1.csr")
-    (directory / "lb1.ext").write_text("subjectAltName=DNS:lb1")
-    signed = "x509 -req -in lb1.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile lb1.ext -out lb1.crt"
-    openssl(directory, signed)
+class Direct:
+    """No balancer at all: the first backend."""
 
-
-def evermq(directory, port, backends):
-    # Two brokers on two addresses of loopback, with one port.
-    file = directory / "evermq.toml"
-    hosts = "".join(
-        f'[[hosts]]\nname = "{name}"\naddress = "{address}"\nroles = ["{role}"]\n'
-        for name, address, role in [("lb1", "127.0.0.9", "lb"), ("b1", "127.0.0.1", "broker"), ("b2", "127.0.0.2", "broker")]
-    )
-    file.write_text(
-        f'[cluster]\nname = "bench"\nrun_dir = "{directory}/run"\nlog_level = "warn"\n'
-        f'[lb]\nlisten = "127.0.0.1:{port}"\nworkers = 2\nmax_connections = 9500\n[broker]\nlisten = "0.0.0.0:{backends[0]}"\n'
-        f'[tls]\nca = "ca.crt"\ncert = "{{host}}.crt"\nkey = "{{host}}.key"\n{hosts}'
-    )
-    return [BIN / "evermq-lb", "--config", file, "--host", "lb1"]
-
-
-def from_template(name, directory, port, backends):
-    text = (HERE / name).read_text()
-    for word, value in [("DIR", directory), ("PORT", port), ("BACKEND1", backends[0]), ("BACKEND2", backends[1])]:
-        text = text.replace(f"@{word}@", str(value))
-    file = directory / name
-    file.write_text(text)
-    return file
-
-
-def answers(port):
-    try:
-        with socket.create_connection(("127.0.0.1", port), 1) as stream:
-            stream.settimeout(1)
-            stream.sendall(b"x")
-            return stream.recv(1) == b"x"
-    except OSError:
-        return False
+    def __init__(self, port):
+        self.name, self.port, self.pid = "direct", port, None
 
 
 def main():
+    works, programs = chosen(), {"evermq-lb": BIN / "evermq-lb", **peers.wanted_peers()}
     results = {}
     with tempfile.TemporaryDirectory() as name:
         directory = pathlib.Path(name)
-        certificates(directory)
-        same = free_port()
-        running = [subprocess.Popen([BENCH, "backend", f"127.0.0.{host}:{same}"]) for host in (1, 2)]
+        peers.certificates(directory, peers.HOSTS)
+        ports = peers.Ports()
+        backend, plain = (ports.take("127.0.0.1", "127.0.0.2") for _ in range(2))
+        backends = [
+            subprocess.Popen([BIN / "lb-bench", "backend", f"{address}:{backend}", f"{address}:{plain}"])
+            for address in ("127.0.0.1", "127.0.0.2")
+        ]
+        start = lambda name: peers.start(name, programs[name], directory, ports, backend, plain)
         try:
-            # nginx and HAProxy get both backends on 127.0.0.1 and 127.0.0.2 as well.
-            balancers = {}
-            for balancer in ("evermq-lb", "nginx", "haproxy"):
-                port = free_port()
-                if balancer == "evermq-lb":
-                    command = evermq(directory, port, (same, same))
-                elif not shutil.which(balancer):
-                    print(f"{balancer} is not installed: left out", file=sys.stderr)
-                    continue
-                elif balancer == "nginx":
-                    command = ["nginx", "-c", from_template("nginx.conf", directory, port, (same, same))]
-                else:
-                    command = ["haproxy", "-q", "-db", "-f", from_template("haproxy.cfg", directory, port, (same, same))]
-                process = subprocess.Popen(command)
-                running.append(process)
-                balancers[balancer] = (port, process.pid)
-                deadline = time.monotonic() + 10
-                while not answers(port):
-                    assert time.monotonic() < deadline, f"{balancer} does not answer"
-                    time.sleep(0.05)
-            for _ in range(ROUNDS):
-                for title, work, arguments, *_ in WORKS:
-                    for balancer, (port, pid) in balancers.items():
-                        line = [BENCH, work, f"127.0.0.1:{port}", str(pid), *arguments]
-                        output = subprocess.run(line, check=True, capture_output=True, text=True).stdout
-                        results.setdefault((title, balancer), []).append(json.loads(output))
-                        time.sleep(0.3)
+            time.sleep(0.3)
+            # Memory of programs that have done nothing else.
+            for work in works:
+                for balancer in programs if work in MEMORY else []:
+                    running = start(balancer)
+                    results.setdefault((work, balancer), []).append(run(work, running, directory))
+                    running.stop()
+            running = [start(name) for name in programs]
+            try:
+                for _ in range(ROUNDS):
+                    for work in works:
+                        if work in MEMORY:
+                            continue
+                        for balancer in [*running, *([] if WORKS[work][1] else [Direct(backend)])]:
+                            results.setdefault((work, balancer.name), []).append(run(work, balancer, directory))
+            finally:
+                for balancer in running:
+                    balancer.stop()
         finally:
-            for process in running:
-                process.send_signal(signal.SIGKILL if process.args[0] == BENCH else signal.SIGTERM)
-            for process in running:
-                process.wait(20)
-    show(results, list(balancers))
+            for process in backends:
+                process.kill()
+                process.wait()
+    report(results, works, list(programs), peers.versions(BIN, {name: path for name, path in programs.items() if name != "evermq-lb"}))
 
 
-def show(results, balancers):
-    """The least disturbed run beside the median: on a busy machine the former is the steadier figure of what the work costs.
-    Memory is what the first run of a program took; later ones find it allocated."""
+def median(results, work, balancer, key):
+    values = [result[key] for result in results.get((work, balancer), []) if result.get(key) is not None]
+    return statistics.median(values) if values else None
 
-    def values(title, balancer, key):
-        return [run[key] for run in results[(title, balancer)]]
 
-    print(f"{os.uname().release}, {os.cpu_count()} cores, {ROUNDS} rounds: median / least")
-    for title, _, _, key, unit in WORKS:
-        line = [f"{title} ({unit})"]
-        for balancer in balancers:
-            ours, theirs = values(title, "evermq-lb", key), values(title, balancer, key)
-            if key == "bytes_each":
-                line.append(f"{balancer} {theirs[0]:.0f}")
-                continue
-            text = f"{balancer} {statistics.median(theirs):.2f} / {min(theirs):.2f}"
-            if "p99_us" in results[(title, balancer)][0]:
-                text += f", p99 {statistics.median(values(title, balancer, 'p99_us')):.0f} us"
-            if balancer != "evermq-lb":
-                text += f" (ours {statistics.median(ours) / statistics.median(theirs):.2f}x / {min(ours) / min(theirs):.2f}x)"
-            line.append(text)
-        print("  |  ".join(line))
+def ratio(results, work, peer, key):
+    """Ours to theirs within each round, because what else the machine does changes between rounds; the median of that."""
+    pairs = zip(results[(work, "evermq-lb")], results[(work, peer)])
+    return statistics.median(ours[key] / theirs[key] for ours, theirs in pairs)
+
+
+def report(results, works, balancers, versions):
+    columns = [*balancers, "direct"]
+    machine = f"{os.cpu_count()} cores, Linux {os.uname().release}, {datetime.date.today()}"
+    print(f"\n{machine}; medians of {ROUNDS} rounds (memory: one run of a fresh program); ratios are ours to theirs in the same round.")
+    print("; ".join(versions.values()), "\n")
+    print("| work | " + " | ".join(columns) + " | " + " | ".join(f"to {peer}" for peer in balancers[1:]) + " |")
+    print("|---" * (len(columns) + len(balancers)) + "|")
+    verdicts = []
+    for work in works:
+        title, _, _, figures, targets = WORKS[work]
+        for number, (key, unit, digits) in enumerate(figures):
+            values = {name: median(results, work, name, key) for name in columns}
+            ours = values["evermq-lb"]
+            cells = [f"{values[name]:,.{digits}f}" if values[name] is not None else "" for name in columns]
+            ratios = {peer: ratio(results, work, peer, key) for peer in balancers[1:] if values[peer]}
+            shown = [f"{ratios[peer]:.2f}" if peer in ratios else "" for peer in balancers[1:]]
+            print(f"| {title if number == 0 else ''}: {unit} | " + " | ".join(cells + shown) + " |")
+            if number == 0:
+                for peer, share in targets.items():
+                    if peer in ratios:
+                        verdicts.append(verdict(f"{title}, {unit}: {peer}", ratios[peer], share))
+                if work in MEMORY:
+                    verdicts.append(verdict(f"{title}, {unit}", ours, MEMORY[work]))
+            if work == "paced" and key == "p99_us" and "haproxy" in ratios:
+                verdicts.append(verdict(f"{title}, p99: haproxy", ratios["haproxy"], P99_SHARE))
+    print()
+    for line in verdicts:
+        print(line["text"])
+    OUT.write_text(json.dumps({
+        "machine": machine,
+        "versions": versions,
+        "rounds": ROUNDS,
+        "medians": {work: {name: {key: median(results, work, name, key) for key, *_ in WORKS[work][3]} for name in columns if (work, name) in results} for work in works},
+        "targets": verdicts,
+        "runs": {f"{work} {name}": runs for (work, name), runs in results.items()},
+    }, indent=1))
+    print(f"\nas JSON: {OUT}")
+
+
+def verdict(title, value, most):
+    reached = value <= most
+    shown = f"{value:,.2f}" if most < 100 else f"{value:,.0f}"
+    return {"text": f"{'reached' if reached else 'MISSED '}  {title}: {shown}, at most {most:,}", "value": value, "at_most": most, "reached": reached}
 
 
 main()
