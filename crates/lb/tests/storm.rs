@@ -272,6 +272,19 @@ fn clients_that_do_not_end_their_handshakes_do_not_keep_others_out_for_ever() {
 }
 
 #[test]
+fn who_was_answered_and_says_no_more_keeps_others_out_for_two_seconds_only() {
+    let broker = Broker::start("broker1", Clients::Echoed);
+    let lb = lb(&[&broker], |lb| lb.handshakes.concurrent_per_backend = 2);
+    let mut stuck: Vec<_> = (0..2).map(|_| client_from(1, lb.address)).collect();
+    stuck.iter_mut().for_each(ping);
+    lb.until("in", |state| state.backends[0].total == 2);
+    let start = Instant::now();
+    ping(&mut client_from(2, lb.address));
+    assert!((1500..5000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    drop(stuck);
+}
+
+#[test]
 fn at_max_connections_of_the_broker_clients_wait_until_one_leaves() {
     let broker = Broker::start("broker1", Clients::Echoed);
     let mut config = config(&[broker.address]);

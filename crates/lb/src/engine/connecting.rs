@@ -204,7 +204,7 @@ fn stand(connection: &mut Connection, name: Name, core: &mut Core) -> Fate {
     connection.active = core.tick();
     core.count(lease.member().id(), connection.listener, connection.to_backend.flow.bytes(), 0);
     // The handshake's time goes first: see there.
-    let handshake = core.settings.greeting_timeout;
+    let handshake = core.settings.greeting_timeout.min(relaying::SLOW_CLIENT);
     core.set_timer(name, core.settings.idle_timeout.map_or(handshake, |idle| idle.min(handshake)));
     relaying::advance(connection, name, core)
 }

@@ -18,6 +18,8 @@ use super::timers::TICK;
 use super::{secure, socket};
 use crate::backend::Refusal;
 
+/// A client may take so long for its next flight until its handshake counts no more.
+pub(super) const SLOW_CLIENT: Duration = Duration::from_secs(2);
 /// Bytes that one direction may move before the worker's other connections get their turn.
 pub(super) const TURN: u64 = 512 * 1024;
 
@@ -51,11 +53,27 @@ pub(super) fn advance(connection: &mut Connection, name: Name, core: &mut Core) 
     if there.more || back.more { Fate::Again } else { Fate::Waits }
 }
 
-/// Nothing came for a while; perhaps for `idle_timeout`.
+/// The handshake is slow, or nothing came for a while; perhaps for `idle_timeout`.
+///
+/// A client that has had the backend's answer and says no more soon loses its place among the handshakes: a stranger could
+/// hold all places otherwise. A backend that has not answered keeps the place, for that is what places are bounded for.
 pub(super) fn time_out(connection: &mut Connection, name: Name, core: &mut Core) -> Fate {
     let silent_backend = connection.to_client.flow.bytes() == 0;
-    if let Some(lease) = &mut connection.lease {
-        if lease.is_handshaking() && silent_backend {
+    let age = core.now.saturating_duration_since(connection.accepted);
+    let connected = age.saturating_sub(connection.connected.elapsed().unwrap_or(age));
+    if let Some(lease) = &mut connection.lease
+        && lease.is_handshaking()
+    {
+        if silent_backend {
+            let patience = core
+                .settings
+                .idle_timeout
+                .map_or(core.settings.greeting_timeout, |idle| idle.min(core.settings.greeting_timeout));
+            let left = patience.saturating_sub(connected);
+            if !left.is_zero() {
+                core.set_timer(name, left);
+                return Fate::Waits;
+            }
             lease.member().refuse(Refusal::HandshakeTimeout);
         }
         lease.abandon_handshake();
