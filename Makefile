@@ -15,6 +15,8 @@ build: ## the four programs, optimised, in target/release
 demo: build ## the whole stack on this machine: lab up, faults, figures, lab down
 	$(BIN)/evermq lab demo
 
+# From nothing, what is kept for the next build only costs time.
+test: export CARGO_INCREMENTAL = 0
 test: test-tools lint unit e2e ## every test; installs what they need and says so
 
 test-tools: ## what the tests need: mosquitto, keepalived, openssl, iproute2, paho-mqtt
