@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// What 64 hexadecimal digits are, and as much as SHA-256 has.
-const SHORTEST: usize = 32;
+pub const SHORTEST: usize = 32;
 /// No secret is longer; a wrong path may name anything.
 const LONGEST_FILE: u64 = 4096;
 /// Any permission for users who are neither owner nor of the group.
@@ -27,6 +27,10 @@ pub struct Kind {
 /// The key of session tickets.
 pub const TICKET_KEY: Kind =
     Kind { name: "ticket key", maker: "evermq certs ticket-key", holders: "every lb host of the cluster" };
+
+/// What proves that a vote is a host's.
+pub const HEARTBEAT_KEY: Kind =
+    Kind { name: "heartbeat key", maker: "evermq certs heartbeat-key", holders: "every host of the cluster" };
 
 /// Why there is no secret.
 #[derive(Debug, thiserror::Error)]

@@ -154,7 +154,7 @@ pub mod state;
 pub mod thread;
 pub mod voter;
 
-pub use key::{Key, KeyError};
+pub use key::Key;
 pub use member::{Member, QuorumError};
 pub use membership::{MembershipError, Settings};
 pub use message::Resource;

@@ -9,11 +9,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use evermq_config::QuorumConfig;
+use evermq_daemon::secret::SecretError;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use crate::counts::Counts;
 use crate::gateway::Gateway;
-use crate::key::{Key, KeyError};
+use crate::key::Key;
 use crate::link::{Buffer, Link};
 use crate::membership::{MembershipError, Settings};
 use crate::message::{LENGTH, Resource};
@@ -28,7 +29,7 @@ const AT_ONCE: usize = 64;
 pub enum QuorumError {
     /// There is no usable key.
     #[error(transparent)]
-    Key(#[from] KeyError),
+    Key(#[from] SecretError),
     /// The hosts cannot vote.
     #[error(transparent)]
     Membership(#[from] MembershipError),
