@@ -1,0 +1,257 @@
+//! Moving what is alive out of the oldest segments, so that they can go.
+//!
+//! ```text
+//!   1   2   3   4   5   6   7 <- records come here
+//!   └──before──┘
+//!   [`Live::checkpoint`]: what of 1, 2 and 3 is alive is appended again, to 7
+//!   that is synced; then 1 goes, then 2, then 3
+//! ```
+//!
+//! Segments go oldest first only, so what an old record said never comes back.
+
+use std::fmt::Debug;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Condvar, Mutex};
+use tracing::{debug, warn};
+
+use crate::log::Log;
+use crate::position::{Position, SegmentId};
+use crate::store::{Status, Store};
+
+/// Garbage below this many segments' worth is left alone.
+const SLACK: u64 = 4;
+/// More files than this beside those that their bytes would fill: each start of the broker begins a new one.
+const SPARE_FILES: u64 = 64;
+/// A checkpoint takes this part of the segments: little enough to need little room, much enough that not every one has to
+/// look at all sessions for nothing.
+const PART: usize = 4;
+
+/// Who knows what is alive: the broker.
+pub trait Live: Debug + Send + Sync {
+    /// Appends again, through `store`, everything that lies in segments before `before`: each session whose first record or
+    /// last snapshot is there as a snapshot, under its lock; each message whose handle says so ([`Store::refresh`]). Called in
+    /// a thread of the store, which may sleep: [`Store::pace`] between two slices. Whether all of it was done: if not, as
+    /// where the broker is going away, nothing is deleted.
+    #[must_use]
+    fn checkpoint(&self, before: SegmentId, store: &Store) -> bool;
+}
+
+/// What a decision is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Situation {
+    /// The segments and the bytes of each, oldest first, without the one that is written.
+    pub(crate) segments: Vec<(SegmentId, u64)>,
+    /// Bytes of the one that is written.
+    pub(crate) active: u64,
+    /// Bytes that are alive, as far as is known.
+    pub(crate) live: u64,
+    /// Size of a segment.
+    pub(crate) segment_size: u64,
+    /// There is no room.
+    pub(crate) is_full: bool,
+}
+
+/// Before which segment everything should be moved now, if anything.
+pub(crate) fn plan(situation: &Situation) -> Option<SegmentId> {
+    let Situation { segments, active, live, segment_size, is_full } = situation;
+    let (oldest, _) = segments.first()?;
+    let used = segments.iter().map(|(_, len)| len).sum::<u64>() + active;
+    if *is_full {
+        // What a segment's move frees is what is dead in it. If nothing is, moving would go on for ever.
+        return (used.saturating_sub(*live) > *segment_size).then(|| oldest.next());
+    }
+    let is_half_dead = used > 2 * live + SLACK * segment_size;
+    let is_scattered = segments.len() as u64 > SPARE_FILES + 2 * used / segment_size;
+    if !is_half_dead && !is_scattered {
+        return None;
+    }
+    let count = segments.len().div_ceil(PART);
+    segments.get(count - 1).map(|(last, _)| last.next())
+}
+
+/// Starts checkpoints.
+#[derive(Debug)]
+pub(crate) struct Mover {
+    log: Arc<Log>,
+    state: Mutex<State>,
+    work: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    live: Option<Arc<dyn Live>>,
+    look: bool,
+    is_closing: bool,
+    /// Bytes of sessions in the last checkpoints: together about what all sessions take.
+    sessions: [u64; PART],
+}
+
+impl Mover {
+    pub(crate) fn new(log: Arc<Log>) -> Self {
+        Self { log, state: Mutex::default(), work: Condvar::new() }
+    }
+
+    /// Says who knows what is alive.
+    pub(crate) fn set_live(&self, live: Arc<dyn Live>) {
+        self.state.lock().live = Some(live);
+        self.look();
+    }
+
+    /// Something has changed that may call for a checkpoint.
+    pub(crate) fn look(&self) {
+        self.state.lock().look = true;
+        self.work.notify_one();
+    }
+
+    /// Ends the thread, after the present slice.
+    pub(crate) fn close(&self) {
+        let live = {
+            let mut state = self.state.lock();
+            state.is_closing = true;
+            state.live.take()
+        };
+        drop(live);
+        self.work.notify_all();
+    }
+
+    fn next(&self) -> Option<(Arc<dyn Live>, SegmentId)> {
+        let mut state = self.state.lock();
+        loop {
+            if state.is_closing {
+                return None;
+            }
+            if std::mem::take(&mut state.look)
+                && let Some(live) = state.live.clone()
+                && let Some(before) = plan(&self.situation(&state))
+            {
+                return Some((live, before));
+            }
+            self.work.wait(&mut state);
+        }
+    }
+
+    fn situation(&self, state: &State) -> Situation {
+        let active = self.log.open.lock().batch.end();
+        let space = self.log.space.lock();
+        Situation {
+            segments: space.segments().filter(|(segment, _)| *segment < active.segment()).collect(),
+            active: active.offset(),
+            live: self.log.live_bytes() + state.sessions.iter().sum::<u64>(),
+            segment_size: self.log.settings.segment_size,
+            is_full: self.log.status() == Status::Full,
+        }
+    }
+
+    fn checkpoint(&self, live: &dyn Live, before: SegmentId, store: &Store) {
+        let log = &self.log;
+        let snapshots = log.counters.snapshot_bytes.load(Ordering::Relaxed);
+        // From now on a message of those segments that gets another holder is appended again, see `Store::refresh`.
+        log.moving.fetch_max(before.0, Ordering::AcqRel);
+        let is_whole = live.checkpoint(before, store);
+        let end = log.open.lock().batch.end();
+        if !is_whole || !self.synced(end) {
+            return;
+        }
+        let sessions = log.counters.snapshot_bytes.load(Ordering::Relaxed) - snapshots;
+        {
+            let mut state = self.state.lock();
+            state.sessions.rotate_right(1);
+            state.sessions[0] = sessions;
+        }
+        let mut deleted = 0_u64;
+        loop {
+            // Not under the lock of the state, and that of the space for one file at a time only.
+            let removed = {
+                let mut space = log.space.lock();
+                let removed = space.remove_oldest(before);
+                log.note(&space);
+                removed
+            };
+            match removed {
+                Ok(true) => deleted += 1,
+                Ok(false) => break,
+                Err(error) => {
+                    warn!(%error, "store: cannot delete an old segment; it is tried again with the next checkpoint");
+                    break;
+                }
+            }
+        }
+        log.counters.deleted_segments.fetch_add(deleted, Ordering::Relaxed);
+        log.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        debug!(before = before.0, deleted, sessions_bytes = sessions, "store: checkpoint");
+        if deleted > 0 {
+            self.look();
+            log.work.notify_one();
+        }
+    }
+
+    /// Waits until everything up to `end` is on the disk; false if it will not be.
+    fn synced(&self, end: Position) -> bool {
+        let log = &self.log;
+        {
+            let mut open = log.open.lock();
+            open.sync_to = open.sync_to.max(end);
+            open.is_idle = false;
+        }
+        log.work.notify_one();
+        while log.synced() < end {
+            if log.status() == Status::Failed || self.state.lock().is_closing {
+                return false;
+            }
+            crate::writer::doze();
+        }
+        true
+    }
+}
+
+/// The thread.
+pub(crate) fn run(mover: &Mover, store: &Weak<Store>) {
+    while let Some((live, before)) = mover.next() {
+        let Some(store) = store.upgrade() else { return };
+        mover.checkpoint(&*live, before, &store);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn situation(sealed: u64, live: u64, is_full: bool) -> Situation {
+        let segments = (10..10 + sealed).map(|segment| (SegmentId(segment), 100)).collect();
+        Situation { segments, active: 50, live, segment_size: 100, is_full }
+    }
+
+    #[test]
+    fn many_small_files_become_fewer() {
+        let segments = |count: u64| (1..=count).map(|segment| (SegmentId(segment), 1)).collect();
+        let situation =
+            |count| Situation { segments: segments(count), active: 1, live: 50, segment_size: 100, is_full: false };
+        assert_eq!(plan(&situation(64)), None);
+        assert_eq!(plan(&situation(68)), Some(SegmentId(18)));
+    }
+
+    #[test]
+    fn a_checkpoint_comes_when_more_than_half_is_dead() {
+        let cases = [
+            // Nothing is dead, or too little to be worth it.
+            (situation(0, 0, false), None),
+            (situation(3, 0, false), None),
+            (situation(20, 2000, false), None),
+            (situation(20, 825, false), None),
+            // A quarter at a time, rounded up.
+            (situation(4, 0, false), Some(SegmentId(11))),
+            (situation(5, 0, false), Some(SegmentId(12))),
+            (situation(20, 824, false), Some(SegmentId(15))),
+            // Without room: one at a time, and only if that gives room.
+            (situation(20, 824, true), Some(SegmentId(11))),
+            (situation(20, 1949, true), Some(SegmentId(11))),
+            (situation(20, 1950, true), None),
+            (situation(0, 0, true), None),
+        ];
+        for (situation, expected) in cases {
+            assert_eq!(plan(&situation), expected, "{situation:?}");
+        }
+    }
+}
