@@ -4,16 +4,15 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use evermq_config::BrokerConfig;
+use evermq_config::{BrokerConfig, Peer};
 use evermq_daemon::listen::{self, ListenError};
 use evermq_daemon::tls::{Material, TlsError};
 use parking_lot::Mutex;
-use rustls::ClientConfig;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::driver;
+use crate::identity::Identity;
 use crate::mesh::{Mesh, wall_clock};
 use crate::message::{Local, Message, Stamp};
 use crate::state::BridgeState;
@@ -24,8 +23,8 @@ pub struct Bridge {
     address: SocketAddr,
     /// Until [`Bridge::run`] takes it.
     listener: Mutex<Option<TcpListener>>,
-    acceptor: TlsAcceptor,
-    dial: Vec<Arc<ClientConfig>>,
+    identity: Arc<Identity>,
+    peers: Vec<Peer>,
 }
 
 /// Whether publishers should wait.
@@ -79,14 +78,21 @@ impl Bridge {
     ) -> Result<Arc<Self>, BridgeError> {
         listener.set_nonblocking(true).map_err(BridgeError::Socket)?;
         let address = listener.local_addr().map_err(BridgeError::Socket)?;
-        let dial = config.peers.iter().map(|peer| material.client_config_for(&peer.name, peer.address.ip()));
         Ok(Arc::new(Self {
-            dial: dial.collect::<Result<_, _>>()?,
-            acceptor: TlsAcceptor::from(material.server_config()?),
+            identity: Arc::new(Identity::new(material, &config.peers)?),
+            peers: config.peers.clone(),
             mesh: Arc::new(Mesh::new(config, local, wall_clock())),
             address,
             listener: Mutex::new(Some(listener)),
         }))
+    }
+
+    /// Takes other certificates and revocation lists, for links that are made from now on.
+    ///
+    /// # Errors
+    /// They cannot be used; nothing has changed then.
+    pub fn renew(&self, material: &Material) -> Result<(), BridgeError> {
+        Ok(self.identity.renew(material, &self.peers)?)
     }
 
     /// Where peers connect.
@@ -122,6 +128,11 @@ impl Bridge {
         self.mesh.next_stamp()
     }
 
+    /// Stamps from now on are later than `time`: the newest that this broker gave out or saw before it was started again.
+    pub fn continue_after(&self, time: u64) {
+        self.mesh.clock.observe(time);
+    }
+
     /// Serves the links until `shutdown`. Then it first sends to connected peers what they do not have yet, for at most two
     /// seconds; clients should have been disconnected before. Meant for a current-thread runtime of its own: it is one task
     /// for each connection, and what it delivers is delivered in its thread.
@@ -132,8 +143,7 @@ impl Bridge {
         let listener = self.listener.lock().take().ok_or(BridgeError::RunsAlready)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(BridgeError::Socket)?;
         info!(address = %self.address, peers = self.mesh.peers.len(), epoch = self.mesh.epoch, "bridge is up");
-        let (mesh, acceptor, dial) = (Arc::clone(&self.mesh), self.acceptor.clone(), self.dial.clone());
-        Ok(driver::run(mesh, listener, acceptor, dial, shutdown).await?)
+        Ok(driver::run(Arc::clone(&self.mesh), listener, Arc::clone(&self.identity), shutdown).await?)
     }
 
     /// What can be seen from outside.

@@ -6,12 +6,11 @@
 
 use std::sync::Arc;
 
-use rustls::ClientConfig;
 use tokio::net::TcpListener;
 use tokio::task::{JoinError, JoinSet};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::identity::Identity;
 use crate::listener;
 use crate::mesh::Mesh;
 use crate::peer::Dialer;
@@ -23,17 +22,16 @@ use crate::peer::Dialer;
 pub(crate) async fn run(
     mesh: Arc<Mesh>,
     listener: TcpListener,
-    acceptor: TlsAcceptor,
-    dial: Vec<Arc<ClientConfig>>,
+    identity: Arc<Identity>,
     shutdown: CancellationToken,
 ) -> Result<(), JoinError> {
     let mut dialers = JoinSet::new();
-    for (index, tls) in dial.into_iter().enumerate() {
-        dialers.spawn(Dialer::new(Arc::clone(&mesh), index, tls).run(shutdown.clone()));
+    for index in 0..mesh.peers.len() {
+        dialers.spawn(Dialer::new(Arc::clone(&mesh), index, Arc::clone(&identity)).run(shutdown.clone()));
     }
     let stop_listening = CancellationToken::new();
     let mut incoming = JoinSet::new();
-    incoming.spawn(listener::serve(mesh, listener, acceptor, stop_listening.clone()));
+    incoming.spawn(listener::serve(mesh, listener, identity, stop_listening.clone()));
     let dialers_done = async {
         // A cluster of one broker has no dialer: there is nothing to wait for but the end.
         shutdown.cancelled().await;

@@ -19,6 +19,7 @@
 //! | `clock` | the hybrid logical clock | pure |
 //! | `admission` | connections that are not yet known to be a peer's | pure |
 //! | `mesh`, `spool` | what all tasks share: counters, the log behind its lock | |
+//! | `identity` | certificates of both sides, and others in their place | |
 //! | `driver`, `peer`, `listener`, `incoming`, `wire` | tasks and connections | |
 
 mod admission;
@@ -30,6 +31,7 @@ mod cursor;
 mod driver;
 mod fanout;
 mod frame;
+mod identity;
 mod inbound;
 mod incoming;
 mod link;

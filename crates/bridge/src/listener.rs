@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 use crate::admission::{Admission, StrangerId};
 use crate::fanout::Refusal;
 use crate::frame::{self, Frame, FrameError, Hello, MAX_GREETING};
+use crate::identity::Identity;
 use crate::incoming::Incoming;
 use crate::link::OPEN_TIMEOUT;
 use crate::mesh::{Mesh, add, now};
@@ -75,7 +76,7 @@ enum Ended {
 pub(crate) async fn serve(
     mesh: Arc<Mesh>,
     listener: TcpListener,
-    tls: TlsAcceptor,
+    identity: Arc<Identity>,
     shutdown: CancellationToken,
 ) -> Result<(), JoinError> {
     let mut tasks: JoinSet<Ended> = JoinSet::new();
@@ -86,7 +87,7 @@ pub(crate) async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok((stream, address)) => {
                     let (id, evicted) = strangers.enter(mesh.fanout.is_peer_address(address));
-                    tasks.spawn(meet(Arc::clone(&mesh), stream, address, tls.clone(), id, evicted));
+                    tasks.spawn(meet(Arc::clone(&mesh), stream, address, identity.acceptor(), id, evicted));
                 }
                 Err(error) => {
                     warn!(%error, "cannot accept connections of peers for the moment");

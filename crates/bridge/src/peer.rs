@@ -10,15 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use evermq_daemon::{listen, tls};
-use rustls::ClientConfig;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::batch;
 use crate::frame::{self, Frame};
+use crate::identity::Identity;
 use crate::link::{Action, Change, Link, Loss, State};
 use crate::log::Read;
 use crate::mesh::{Mesh, add, now};
@@ -35,7 +34,7 @@ const MAX_ANSWER: u32 = frame::MAX_GREETING;
 pub(crate) struct Dialer {
     mesh: Arc<Mesh>,
     index: usize,
-    tls: TlsConnector,
+    identity: Arc<Identity>,
     link: Link,
     connection: Connection,
     snapshot: Option<Snapshot>,
@@ -59,11 +58,11 @@ enum Event {
 }
 
 impl Dialer {
-    /// For the peer at `index`; `tls` accepts that peer's certificate only.
-    pub(crate) fn new(mesh: Arc<Mesh>, index: usize, tls: Arc<ClientConfig>) -> Self {
+    /// For the peer at `index`.
+    pub(crate) fn new(mesh: Arc<Mesh>, index: usize, identity: Arc<Identity>) -> Self {
         let seed = mesh.epoch.wrapping_add(index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let link = Link::new(mesh.hello(), seed, now());
-        Self { mesh, index, tls: TlsConnector::from(tls), link, connection: Connection::None, snapshot: None }
+        Self { mesh, index, identity, link, connection: Connection::None, snapshot: None }
     }
 
     /// Until `shutdown`, and then until the peer has everything or a deadline has passed.
@@ -159,7 +158,7 @@ impl Dialer {
 
     fn connect(&self) -> Connection {
         let peer = self.mesh.fanout.peers()[self.index].clone();
-        let (tls, options) = (self.tls.clone(), self.mesh.socket);
+        let (tls, options) = (self.identity.connector(self.index), self.mesh.socket);
         Connection::Opening(Box::pin(async move {
             let stream = TcpStream::connect(peer.address).await?;
             listen::tune(&stream, options)?;

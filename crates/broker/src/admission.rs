@@ -63,14 +63,21 @@ where
     }
 }
 
-/// Refuses a CONNECT (§3.2.2.2).
+/// Refuses a CONNECT (§3.2.2.2), in silence if the client takes no packet as large as the answer (`[MQTT-3.1.2-24]`).
 ///
 /// # Errors
 /// Writing failed.
-pub async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, version: Version, reason: ReasonCode) -> io::Result<()> {
+pub async fn refuse<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    version: Version,
+    max_packet_size: Option<u32>,
+    reason: ReasonCode,
+) -> io::Result<()> {
     let connack = ConnAck { session_present: false, reason, properties: ConnAckProperties::default() };
     let mut out = BytesMut::new();
-    if codec::encode(&Packet::ConnAck(Box::new(connack)), version, &mut out).is_ok() {
+    let is_written = codec::encode(&Packet::ConnAck(Box::new(connack)), version, &mut out).is_ok();
+    let max_len = max_packet_size.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX);
+    if is_written && out.len() <= max_len {
         stream.write_all(&out).await?;
         stream.shutdown().await?;
     }
@@ -84,8 +91,10 @@ where
     S: AsyncWrite + Unpin,
 {
     match (error, version) {
-        (DecodeError::ProtocolLevel(_), _) => refuse(stream, Version::V4, ReasonCode::UnsupportedProtocolVersion).await,
-        (_, Some(Version::V5)) => refuse(stream, Version::V5, error.reason()).await,
+        (DecodeError::ProtocolLevel(_), _) => {
+            refuse(stream, Version::V4, None, ReasonCode::UnsupportedProtocolVersion).await
+        }
+        (_, Some(Version::V5)) => refuse(stream, Version::V5, None, error.reason()).await,
         (_, Some(Version::V3 | Version::V4) | None) => Ok(()),
     }
 }

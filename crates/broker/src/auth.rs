@@ -1,21 +1,46 @@
-//! Who a client is.
+//! Who a client is, and what it may do.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`access`] | who gets in, by what is in force; what a reload puts in its place |
+//! | [`certificate`] | what a client's certificate says of it |
+//! | [`verify`] | passwords, off the event loop |
+//! | [`tls`] | what TLS listeners show, and whom they ask for certificates |
 
-use std::fmt;
-use std::net::SocketAddr;
+pub mod access;
+pub mod certificate;
+pub mod tls;
+pub mod verify;
+
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use evermq_config::BrokerConfig;
 use evermq_daemon::proxy_protocol::{Header, Ssl};
-use evermq_daemon::tls;
+use evermq_daemon::tls::{Material, TlsError};
 use rustls::ProtocolVersion;
 use rustls::pki_types::CertificateDer;
 
-/// A client's identity.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Identity {
-    /// Came over plain TCP, or without a certificate to a load balancer that allows it.
-    Anonymous,
-    /// Showed a certificate that chains to the cluster's CA; its common name, empty if it has none.
-    Certificate(Arc<str>),
+pub use access::{Access, Login, Refusal};
+pub use certificate::Certificate;
+
+use crate::listener::Door;
+
+/// Where the cluster file names revocation lists.
+const CRL: &str = "broker.auth.crl";
+
+/// This host's certificate, the authorities, and what they have revoked.
+///
+/// # Errors
+/// A file is missing, is not what it should be, or is out of date.
+pub fn material(config: &BrokerConfig) -> Result<Material, TlsError> {
+    Material::load(&config.tls)?.revoking(CRL, &config.broker.auth.crl, since_1970())
+}
+
+#[expect(clippy::disallowed_methods, reason = "revocation lists expire by wall time")]
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The other end of a connection, as far as it is known before its CONNECT.
@@ -23,10 +48,8 @@ pub enum Identity {
 pub struct Client {
     /// Its own address, also behind a load balancer that says so.
     pub address: SocketAddr,
-    /// Who it is.
-    pub identity: Identity,
-    /// The distinguished name of its certificate (RFC 4514).
-    pub dn: Option<Box<str>>,
+    /// Its certificate, which was found good; none over plain TCP, or where a load balancer or a listener does without.
+    pub certificate: Option<Arc<Certificate>>,
     /// Version of its TLS, such as `TLSv1.3`.
     pub tls: Option<Box<str>>,
     /// What the load balancer calls the connection.
@@ -35,6 +58,12 @@ pub struct Client {
     pub peer: SocketAddr,
     /// A load balancer of the cluster itself, on its own behalf.
     pub is_lb: bool,
+    /// It came through a Unix socket.
+    pub is_unix: bool,
+    /// The name of the listener that it came through.
+    pub listener: Arc<str>,
+    /// Bytes of a packet that it may send, if that listener has a limit of its own.
+    pub max_packet_size: Option<u32>,
 }
 
 impl Client {
@@ -44,45 +73,50 @@ impl Client {
         let unique_id = header.and_then(|header| header.unique_id.as_deref());
         Self {
             address: header.and_then(Header::source).unwrap_or(from),
-            identity: Identity::Anonymous,
-            dn: None,
+            certificate: None,
             tls: None,
             unique_id: unique_id.map(|id| String::from_utf8_lossy(id).into()),
             peer: from,
             is_lb: false,
+            is_unix: false,
+            listener: Arc::default(),
+            max_packet_size: None,
         }
+    }
+
+    /// One that is on this host, for tests and for the broker itself.
+    #[must_use]
+    pub fn local() -> Self {
+        Self::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), None)
+    }
+
+    /// It came through this listener.
+    #[must_use]
+    pub fn at(self, door: &Door, is_unix: bool) -> Self {
+        let listener = Arc::clone(&door.name);
+        Self { is_unix, listener, max_packet_size: Some(door.max_packet_size), ..self }
+    }
+
+    /// Whether it is on this host: nobody between, and no address but this host's own.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        let addresses = [self.address, self.peer];
+        self.is_unix || addresses.iter().all(|address| address.ip().to_canonical().is_loopback())
     }
 
     /// It ended TLS here. `chain` is what it showed, its own certificate first; the handshake has checked it.
     #[must_use]
     pub fn with_tls(self, version: Option<ProtocolVersion>, chain: Option<&[CertificateDer<'_>]>) -> Self {
-        let own = chain.and_then(|chain| chain.first());
-        let identity = own
-            .map_or(Identity::Anonymous, |own| Identity::Certificate(tls::common_name(own).unwrap_or_default().into()));
-        let dn = own.and_then(tls::distinguished_name).map(Box::from);
-        Self { identity, dn, tls: version.and_then(version_name).map(Box::from), ..self }
+        let certificate = chain.and_then(Certificate::shown).map(Arc::new);
+        Self { certificate, tls: version.and_then(version_name).map(Box::from), ..self }
     }
 
     /// It ended TLS at a load balancer, which says so: the same as if it had ended it here. A certificate that was not
     /// found good is none.
     #[must_use]
     pub fn with_ssl(self, ssl: &Ssl) -> Self {
-        let tls = ssl.version.clone();
-        if ssl.is_verified() {
-            let identity = Identity::Certificate(ssl.cn.as_deref().unwrap_or_default().into());
-            Self { identity, dn: ssl.dn.clone(), tls, ..self }
-        } else {
-            Self { identity: Identity::Anonymous, dn: None, tls, ..self }
-        }
-    }
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Anonymous => "anonymous",
-            Self::Certificate(name) => name,
-        })
+        let certificate = ssl.is_verified().then(|| Arc::new(Certificate::told(ssl)));
+        Self { certificate, tls: ssl.version.clone(), ..self }
     }
 }
 
@@ -118,12 +152,24 @@ mod tests {
         let client = Client::new(from, Some(&header));
         assert_eq!((client.address, client.unique_id.as_deref()), (source, Some("lb1-5")));
         let good = client.clone().with_ssl(&ssl(true, 0));
-        assert_eq!(good.identity, Identity::Certificate("device-1".into()));
-        assert_eq!((good.dn.as_deref(), good.tls.as_deref()), (Some("CN=device-1,O=Plant 7"), Some("TLSv1.3")));
+        let subject = good.certificate.as_ref().and_then(|certificate| certificate.subject());
+        assert_eq!((subject, good.tls.as_deref()), (Some("CN=device-1,O=Plant 7"), Some("TLSv1.3")));
         for bad in [ssl(false, 0), ssl(true, 18)] {
             let bad = client.clone().with_ssl(&bad);
-            assert_eq!((bad.identity, bad.dn, bad.tls.as_deref()), (Identity::Anonymous, None, Some("TLSv1.3")));
+            assert_eq!((bad.certificate, bad.tls.as_deref()), (None, Some("TLSv1.3")));
         }
+    }
+
+    #[test]
+    fn only_who_is_on_this_host_is_local() {
+        let at = |address: &str, peer: &str| Client {
+            address: address.parse().unwrap(),
+            ..Client::new(peer.parse().unwrap(), None)
+        };
+        assert!(at("127.0.0.1:1", "127.0.0.1:1").is_local());
+        assert!(at("[::1]:1", "[::ffff:127.0.0.1]:1").is_local());
+        assert!(!at("192.0.2.1:1", "127.0.0.1:1").is_local(), "behind a proxy on this host");
+        assert!(!at("127.0.0.1:1", "192.0.2.1:1").is_local(), "a proxy elsewhere calls it local");
     }
 
     #[test]

@@ -3,29 +3,36 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use evermq_bridge::{Message, Pressure};
 use evermq_daemon::cluster_topics;
 use evermq_mqtt::packet::Connect;
-use evermq_mqtt::{Publish, ReasonCode, Text, Version};
+use evermq_mqtt::{Packet, Publish, ReasonCode, Text, Version, codec};
+use evermq_store::Position;
 
+use crate::auth::{Access, Client, Login};
+use crate::authentication::{Authenticated, Mechanisms};
 use crate::backbone::Backbone;
 use crate::cluster_topics::{ClusterTopics, Seat};
-use crate::counters::Counters;
+use crate::counters::{Counters, Tally};
 use crate::expiry::Expiry;
-use crate::mailbox::{Mailbox, Wakes};
+use crate::journal::Journal;
+use crate::mailbox::{Closing, Mailbox, Wakes};
+use crate::message::Origin;
+use crate::presence::Facts;
 use crate::registry::Registry;
 use crate::router::{Congested, Router};
 use crate::session::connect::{self, Granted};
-use crate::session::{Action, Limits, LinkId, Session};
+use crate::session::{Action, Durability, Durable, Limits, LinkId, Returned, Session};
+use crate::trace::Tracer;
 
 /// The broker.
 pub struct Broker {
-    /// Bounds of each session.
-    pub limits: Arc<Limits>,
+    limits: ArcSwap<Limits>,
     /// Subscriptions and retained messages.
     pub router: Arc<Router>,
     /// What is counted.
@@ -36,7 +43,16 @@ pub struct Broker {
     pub backbone: Arc<dyn Backbone>,
     /// The cluster's lbs.
     pub cluster: ClusterTopics,
-    registry: Registry,
+    /// Who gets in, and what they may do.
+    pub access: Arc<Access>,
+    /// Ways to authenticate with AUTH packets; none unless one is offered.
+    pub mechanisms: Mechanisms,
+    /// Where durable sessions are kept.
+    pub journal: Option<Arc<Journal>>,
+    /// Clients that an operator follows.
+    pub tracer: Arc<Tracer>,
+    /// Sessions by client identifier.
+    pub registry: Registry,
     connections: AtomicUsize,
     next_link: AtomicU64,
     stopping: AtomicBool,
@@ -49,8 +65,25 @@ pub struct Accepted {
     pub mailbox: Arc<Mailbox>,
     /// Its connection.
     pub link: LinkId,
+    /// Where it comes from.
+    pub facts: Facts,
+    /// Bytes of its CONNECT.
+    pub connect_len: usize,
+    /// What the client takes.
+    pub client: Takes,
     /// What is to be done first, CONNACK included.
     pub actions: VecDeque<Action>,
+    /// How far the store has to be before the client may have its CONNACK.
+    pub recorded: Position,
+}
+
+/// What a client said of itself that concerns the bytes that it is sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Takes {
+    /// Bytes of a packet.
+    pub max_packet_size: u32,
+    /// Topic aliases that may be set for it, within what the broker sets for anyone.
+    pub topic_aliases: u16,
 }
 
 /// How a publisher is to go on.
@@ -60,6 +93,21 @@ pub struct Published {
     pub pressure: Pressure,
     /// A subscriber's queue is filling up.
     pub congested: Congested,
+}
+
+/// Sessions, and what waits in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Census {
+    /// Sessions.
+    pub sessions: usize,
+    /// Those with a connection.
+    pub connected: usize,
+    /// Messages that wait, in each session counted.
+    pub queued: usize,
+    /// Their payload bytes.
+    pub queued_bytes: usize,
+    /// Messages that were sent and are not acknowledged.
+    pub inflight: usize,
 }
 
 /// A place among the connections that the broker serves; given back when dropped.
@@ -77,19 +125,48 @@ impl Broker {
         counters: Arc<Counters>,
         backbone: Arc<dyn Backbone>,
         cluster: ClusterTopics,
+        access: Arc<Access>,
+        journal: Option<Arc<Journal>>,
     ) -> Arc<Self> {
+        let mut limits = limits;
+        if let Some(journal) = &journal {
+            let (journal, router) = (Arc::clone(journal), Arc::downgrade(&router));
+            limits.durability = Durability::new(Arc::new(Keeper { journal, router }));
+        }
         Arc::new(Self {
-            limits: Arc::new(limits),
+            limits: ArcSwap::from_pointee(limits),
             router,
             counters,
             expiry: Expiry::default(),
             backbone,
             cluster,
+            access,
+            mechanisms: Mechanisms::default(),
+            tracer: Arc::default(),
+            journal,
             registry: Registry::default(),
             connections: AtomicUsize::new(0),
             next_link: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
         })
+    }
+
+    /// Bounds of the sessions that begin, or are taken up, now.
+    #[must_use]
+    pub fn limits(&self) -> Arc<Limits> {
+        self.limits.load_full()
+    }
+
+    /// Other bounds, for clients that connect from now on: those who are here have been told theirs. What all share stays.
+    pub fn set_limits(&self, limits: Limits) {
+        let now = self.limits();
+        self.limits.store(Arc::new(Limits {
+            max_packet_size: now.max_packet_size,
+            max_retained_messages: now.max_retained_messages,
+            budget: Arc::clone(&now.budget),
+            durability: now.durability.clone(),
+            ..limits
+        }));
     }
 
     /// A place for one more connection, unless there are `max` already.
@@ -104,60 +181,110 @@ impl Broker {
     /// # Errors
     /// The reason code for the CONNACK.
     pub fn connect(&self, connect: Connect, now: Instant) -> Result<Accepted, ReasonCode> {
-        self.connect_as(connect, false, now)
+        self.connect_as(connect, &Client::local(), Login::anonymous(), None, now)
     }
 
-    /// The same, for an lb of the cluster if `is_lb`.
+    /// The same, for what is known of its client besides, and for who it is.
     ///
     /// # Errors
     /// The reason code for the CONNACK.
-    pub fn connect_as(&self, connect: Connect, is_lb: bool, now: Instant) -> Result<Accepted, ReasonCode> {
-        connect::check(&connect, &self.limits)?;
+    pub fn connect_as(
+        &self,
+        connect: Connect,
+        client: &Client,
+        login: Login,
+        authenticated: Option<Authenticated>,
+        now: Instant,
+    ) -> Result<Accepted, ReasonCode> {
+        let limits = self.limits();
+        connect::check(&connect, &limits, authenticated.is_some())?;
         let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
         let assigned = connect.client_id.is_empty().then(random_client_id).flatten();
         let client_id = assigned.clone().unwrap_or_else(|| connect.client_id.detached());
         let assigned = assigned.filter(|_| connect.version == Version::V5);
-        let clean_start = connect.clean_start;
-        let granted = Granted { is_lb, ..Granted::new(connect, link, &self.limits, assigned) };
+        let (version, clean_start) = (connect.version, connect.clean_start);
+        let connect_len = codec::encoded_len(&Packet::Connect(Box::new(connect.clone())), version);
+        let permits = self.access.permits(&login, &client_id);
+        let mut connect = connect;
+        if let (Some(will), Some(permits)) = (&connect.will, &permits)
+            && !permits.may_publish(&will.topic)
+        {
+            if !permits.is_file() {
+                return Err(ReasonCode::NotAuthorized);
+            }
+            tracing::debug!(client = %client_id, topic = %will.topic, "acl_file does not allow this will, so it is left out");
+            connect.will = None;
+        }
+        let granted = Granted::new(connect, link, &limits, assigned).to(client).as_user(login, permits);
+        let granted = Granted { limits: Some(Arc::clone(&limits)), ..granted }.with_authentication(authenticated);
+        granted.check_connack()?;
+        let takes = Takes { max_packet_size: granted.max_packet_size, topic_aliases: granted.topic_aliases };
         let mut actions = VecDeque::new();
+        let mut recorded = Position::default();
         let (mailbox, replaced) = self.registry.replace(&client_id, |present| {
             // Asked under the registry's lock, so that `close_all` finds every client that got in.
             if self.stopping.load(Ordering::SeqCst) {
                 return Err(ReasonCode::ServerUnavailable);
             }
+            // Likewise: a reload finds every client that got in by the rules before it.
+            if granted.login.as_ref().is_some_and(|login| self.access.has_objection(login)) {
+                return Err(ReasonCode::NotAuthorized);
+            }
+            // The identifier is its user's as long as the session is there: nobody else ends it or reads what waits in it.
+            if present.is_some_and(|present| !present.is_of(granted.user.as_deref())) {
+                return Err(ReasonCode::ClientIdentifierNotValid);
+            }
             if let Some(present) = present.filter(|_| !clean_start)
-                && present.resume(&granted, now, &mut actions)
+                && let Some(resumed) = present.resume(&granted, now, &mut actions)
             {
+                recorded = resumed;
                 return Ok((Arc::clone(present), None));
             }
-            let new = Mailbox::new(client_id.clone(), Arc::clone(&self.limits));
-            new.resume(&granted, now, &mut actions);
-            Ok((new, present.cloned()))
+            if !granted.expiry.is_zero() && limits.durability.is_full() {
+                return Err(ReasonCode::QuotaExceeded);
+            }
+            // [MQTT-3.1.2-4]: a clean start ends the session that was there, in the store before the new one begins.
+            let replaced = present.map(|present| (Arc::clone(present), self.change(present, |s| s.handle_end(now))));
+            let new = Mailbox::new(client_id.detached(), Arc::clone(&limits), self.journal.clone());
+            recorded = new.resume(&granted, now, &mut actions).unwrap_or_default();
+            Ok((new, replaced))
         })?;
-        // [MQTT-3.1.2-4]: a clean start ends the session that was there.
-        if let Some(replaced) = replaced {
-            self.end(&replaced, now);
+        if let Some((replaced, ended)) = replaced {
+            // It must not be there again after a crash.
+            recorded = recorded.max(ended.recorded);
+            self.finish(&replaced, ended, now);
         }
-        self.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        Ok(Accepted { mailbox, link, actions })
+        self.counters.count_accepted(version);
+        let facts = Facts::of(client);
+        Ok(Accepted { mailbox, link, facts, connect_len, client: takes, actions, recorded })
     }
 
     /// A message of a client of this broker: to the subscribers here and to the other brokers, before it is acknowledged.
-    pub fn publish(&self, mailbox: &Mailbox, publish: Publish, now: Instant, wakes: &mut Wakes) -> Published {
+    pub fn publish(&self, mailbox: &Mailbox, mut publish: Publish, now: Instant, wakes: &mut Wakes) -> Published {
+        wakes.begin(publish.packet_id.take().map(|packet_id| Origin::new(mailbox.key(), packet_id)));
         let message = Arc::new(Message { publish, stamp: self.backbone.next_stamp(), received: now });
         let congested = self.router.route(Arc::clone(&message), Some(mailbox.key()), wakes);
         Published { pressure: self.backbone.publish(message), congested }
+    }
+
+    /// A message of the broker's own that the cluster is to have as well.
+    pub fn publish_own(&self, publish: Publish, now: Instant, wakes: &mut Wakes) {
+        let message = Arc::new(Message { publish, stamp: self.backbone.next_stamp(), received: now });
+        self.router.route(Arc::clone(&message), None, wakes);
+        self.backbone.publish(message);
     }
 
     /// Does what a session asks for that does not concern its connection.
     pub fn apply(&self, mailbox: &Arc<Mailbox>, action: Action, now: Instant, wakes: &mut Wakes) {
         match action {
             Action::Publish(publish) => {
-                self.counters.from_clients.fetch_add(1, Ordering::Relaxed);
+                let mut tally = Tally::default();
+                tally.accepted();
+                self.counters.add(&mut tally);
                 self.publish(mailbox, publish, now, wakes);
             }
             Action::Refused(reason) => {
-                self.counters.refused.fetch_add(1, Ordering::Relaxed);
+                self.counters.count_refused(reason);
                 tracing::debug!(client = %mailbox.client_id(), reason = reason.name(), "message refused");
             }
             Action::Subscribe { filter, subscription, retained } => {
@@ -175,6 +302,7 @@ impl Broker {
                 self.cluster.forget(mailbox);
                 self.expiry.forget(mailbox);
             }
+            Action::GiveBack(Returned(deliveries)) => self.router.give_back(mailbox, deliveries, wakes),
             // Without a connection there is nobody to send to and nothing to close.
             Action::Send(_) | Action::Close { .. } => {}
         }
@@ -182,16 +310,28 @@ impl Broker {
 
     /// Changes a session that has no connection, or is to lose it, does what it asks for, and remembers when it is due.
     pub fn update(&self, mailbox: &Arc<Mailbox>, now: Instant, change: impl FnOnce(&mut Session)) {
+        let changed = self.change(mailbox, change);
+        self.finish(mailbox, changed, now);
+    }
+
+    fn change(&self, mailbox: &Mailbox, change: impl FnOnce(&mut Session)) -> Changed {
         let mut slot = mailbox.lock();
         // Taken before the lock is given back, as everywhere: actions never wait for whoever comes next.
         let mut actions = VecDeque::new();
-        slot.session.swap_actions(&mut actions);
-        change(&mut slot.session);
-        slot.session.swap_actions(&mut actions);
-        let waker = if slot.session.link().is_none() { slot.waker.take() } else { None };
-        drop(slot);
         let mut wakes = Wakes::default();
-        wakes.add(waker);
+        slot.session.swap_actions(&mut actions);
+        mailbox.change(&mut slot, wakes.changes(), change);
+        slot.session.swap_actions(&mut actions);
+        if slot.session.link().is_none() {
+            wakes.add(slot.waker.take());
+            slot.presence = None;
+        }
+        Changed { actions, wakes, recorded: slot.recorded }
+    }
+
+    fn finish(&self, mailbox: &Arc<Mailbox>, changed: Changed, now: Instant) {
+        let Changed { actions, mut wakes, .. } = changed;
+        wakes.wake();
         for action in actions {
             self.apply(mailbox, action, now, &mut wakes);
         }
@@ -205,6 +345,27 @@ impl Broker {
         }
     }
 
+    /// Other rules are in force: every session gets its permits anew, and who would not get in now is closed. How many were.
+    pub fn apply_access(&self) -> usize {
+        let mut closed = 0;
+        for mailbox in self.registry.all() {
+            let mut slot = mailbox.lock();
+            let login = slot.session.login().cloned();
+            let permits = match &login {
+                Some(login) => self.access.permits(login, mailbox.client_id()),
+                None => self.access.permits_of(slot.session.user().map(AsRef::as_ref), mailbox.client_id()),
+            };
+            mailbox.change(&mut slot, &mut Vec::new(), |session| session.set_permits(permits));
+            drop(slot);
+            if let Some(objection) = login.and_then(|login| self.access.objection(&login)) {
+                tracing::info!(client = %mailbox.client_id(), reason = objection, "client is closed: it would not get in now");
+                mailbox.close(ReasonCode::NotAuthorized);
+                closed += 1;
+            }
+        }
+        closed
+    }
+
     /// Sessions whose will is due or that have expired.
     pub fn expire(&self, now: Instant) {
         for mailbox in self.expiry.due(now) {
@@ -212,6 +373,7 @@ impl Broker {
                 // It may have come back meanwhile; then its connection keeps its time.
                 if session.link().is_none() {
                     session.handle_timeout(now);
+                    self.counters.expired.fetch_add(u64::from(session.is_ended()), Ordering::Relaxed);
                 }
             });
         }
@@ -235,17 +397,48 @@ impl Broker {
         }
     }
 
-    /// Ends every session. They are in memory, so they end with the broker, and their wills are due (§3.1.2.5).
+    /// Ends the sessions that end with the broker, and their wills are due (§3.1.2.5). Those that the store keeps go on after
+    /// the next start.
     pub fn end_all(&self, now: Instant) {
         for mailbox in self.registry.all() {
-            self.end(&mailbox, now);
+            if !mailbox.is_durable() {
+                self.end(&mailbox, now);
+            }
         }
+    }
+
+    /// Every session.
+    #[must_use]
+    pub fn all_sessions(&self) -> Vec<Arc<Mailbox>> {
+        self.registry.all()
     }
 
     /// Connections, strangers included.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts sessions and what waits in them: a look at each, so not for every second.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        let mut census = Census::default();
+        for mailbox in (0..).map_while(|index| self.registry.shard_at(index)).flatten() {
+            let slot = mailbox.lock();
+            let Some(view) = slot.session.view() else { continue };
+            census.sessions += 1;
+            census.connected += usize::from(view.connected.is_some());
+            census.queued += view.queued;
+            census.queued_bytes += view.queued_bytes;
+            census.inflight += view.inflight;
+        }
+        census
+    }
+
+    /// Whether a client of this identifier is connected.
+    #[must_use]
+    pub fn is_connected(&self, client_id: &Text) -> bool {
+        self.registry.get(client_id).is_some_and(|mailbox| mailbox.lock().session.link().is_some())
     }
 
     /// Sessions and the messages that wait in them.
@@ -267,8 +460,47 @@ impl Broker {
         tracing::debug!(lb = %mailbox.client_id(), asked = addresses.len(), found, "clients are to use another server");
     }
 
+    /// An operator closes a client's connection, and ends its session too if `ends_session`. Whether there was anything of
+    /// that to close or end.
+    pub fn kick(&self, mailbox: &Arc<Mailbox>, text: Option<Box<str>>, ends_session: bool, now: Instant) -> bool {
+        let (is_connected, is_over) = {
+            let slot = mailbox.lock();
+            (slot.session.link().is_some(), slot.session.is_ended())
+        };
+        if is_connected {
+            mailbox.close(Closing { reason: ReasonCode::AdministrativeAction, text, ends_session });
+        } else if ends_session && !is_over {
+            self.end(mailbox, now);
+        }
+        is_connected || (ends_session && !is_over)
+    }
+
     fn end(&self, mailbox: &Arc<Mailbox>, now: Instant) {
         self.update(mailbox, now, |session| session.handle_end(now));
+    }
+}
+
+/// A session's change, and what it asks for.
+struct Changed {
+    actions: VecDeque<Action>,
+    wakes: Wakes,
+    recorded: Position,
+}
+
+/// What sessions ask of the store.
+struct Keeper {
+    journal: Arc<Journal>,
+    /// Weak: its sessions hold this.
+    router: Weak<Router>,
+}
+
+impl Durable for Keeper {
+    fn is_full(&self) -> bool {
+        self.journal.is_full()
+    }
+
+    fn is_needed_for(&self, publish: &Publish) -> bool {
+        self.router.upgrade().is_some_and(|router| router.is_store_needed_for(publish))
     }
 }
 
@@ -294,6 +526,11 @@ fn random_client_id() -> Option<Text> {
     let random = || RandomState::new().hash_one(0);
     Text::new(&format!("evermq-{:016x}{:016x}", random(), random())).ok()
 }
+
+mod checkpoint;
+mod recover;
+
+pub use checkpoint::Checkpoint;
 
 #[cfg(test)]
 pub(crate) mod tests;

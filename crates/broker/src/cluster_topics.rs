@@ -163,7 +163,13 @@ fn delivery(readiness: Readiness, now: Instant) -> Delivery {
     };
     // The stamp orders what brokers exchange; this goes to no other broker.
     let message = Message { publish, stamp: Stamp { time: 0, origin: Arc::from("") }, received: now };
-    Delivery { message: Shared::new(Arc::new(message), false), qos: QoS::AtMostOnce, retain: false, ids: None }
+    Delivery {
+        message: Shared::new(Arc::new(message), false),
+        qos: QoS::AtMostOnce,
+        retain: false,
+        ids: None,
+        share: None,
+    }
 }
 
 #[cfg(test)]
@@ -195,7 +201,7 @@ mod tests {
         cluster.leave(old_seat);
         assert_eq!(cluster.send_away(&[at]), 1);
         assert_eq!(old.mailbox.lock().close, None);
-        assert_eq!(new.mailbox.lock().close, Some(ReasonCode::UseAnotherServer));
+        assert_eq!(new.mailbox.lock().close, Some(Box::new(ReasonCode::UseAnotherServer.into())));
         cluster.leave(new_seat);
         assert_eq!(cluster.send_away(&[at]), 0);
     }

@@ -4,11 +4,19 @@
 //! what has come, gives all of it to the session under one lock, does what the session asks for, and writes all answers and
 //! messages at once. Between turns an idle connection holds no buffer: those belong to the worker's thread.
 //!
+//! What relies on the store waits until the store is so far (`held`): acknowledgements leave in their order, and everything
+//! else past them.
+//!
 //! What stops reading: output that the client does not take (`MAX_UNSENT`), a peer that is behind
-//! (`Pause::Relief`), and, for a moment, a subscriber whose queue fills up (`Pause::Congested`).
+//! (`Pause::Relief`), messages faster than they may come (`Pause::Slowed`), and, for a moment, a subscriber whose queue fills up
+//! (`Pause::Congested`).
 
+mod aliases;
 mod buffers;
+mod held;
 mod pause;
+mod rest;
+mod seen;
 mod socket;
 
 use std::io;
@@ -19,17 +27,24 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use evermq_mqtt::codec::{self, DecodeError};
+use evermq_mqtt::codec::{self, DecodeError, EncodeError};
 use evermq_mqtt::packet::Disconnect;
 use evermq_mqtt::{Packet, ReasonCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 
+use evermq_store::Position;
+
 use crate::broker::{Accepted, Broker};
-use crate::mailbox::Mailbox;
-use crate::session::{Action, LinkId};
+use crate::mailbox::{Closing, Mailbox};
+use crate::presence::Presence;
+use crate::rate::Meter;
+use crate::session::{Action, LinkId, Session, Transmit};
+use aliases::Aliases;
 use buffers::Buffers;
+use held::{Held, Promise};
 use pause::Pause;
+use rest::Rest;
 
 /// Answers that may wait for a client that sends without reading; then it is not read from either.
 const MAX_UNSENT: usize = 256 * 1024;
@@ -50,22 +65,42 @@ pub struct Connection<S> {
     broker: Arc<Broker>,
     mailbox: Arc<Mailbox>,
     link: LinkId,
+    /// What others see of this connection.
+    presence: Arc<Presence>,
     version: Version,
     limits: codec::Limits,
+    aliases: Aliases,
     /// The start of a packet whose rest has not come, or packets that the turn had no room for.
-    unread: BytesMut,
+    unread: Rest,
     /// There may be whole packets in `unread`.
     undecoded: bool,
+    /// What the store is to have first.
+    held: Held,
+    /// How far it has to be to have all that was recorded of the session.
+    recorded: Position,
+    /// Its latest messages went into the store, so it is not read from while that does not keep up.
+    fills_store: bool,
     /// What the socket has not taken.
-    unsent: BytesMut,
+    unsent: Rest,
     unflushed: bool,
     /// The one timer, armed for `armed`; that may be earlier than needed, never later.
     timer: Pin<Box<Sleep>>,
     armed: Option<Instant>,
     pause: Pause,
+    /// How fast it may send, where that is bounded.
+    meter: Option<Box<Meter>>,
     phase: Phase,
     /// The session may have something that this connection has not seen.
     look: bool,
+}
+
+/// What a listener grants its connections.
+#[derive(Debug)]
+pub struct Terms {
+    /// Bytes of a packet from the client.
+    pub max_packet_size: u32,
+    /// How fast it may send, where that is bounded.
+    pub meter: Option<Box<Meter>>,
 }
 
 /// How far a connection is.
@@ -104,56 +139,76 @@ enum Turn {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// A connection whose CONNECT was accepted; `unread` came after it.
-    pub fn new(stream: S, broker: Arc<Broker>, version: Version, accepted: Accepted, unread: BytesMut) -> Self {
+    pub fn new(
+        stream: S,
+        broker: Arc<Broker>,
+        version: Version,
+        accepted: Accepted,
+        unread: BytesMut,
+        terms: Terms,
+    ) -> Self {
         let now = clock();
-        let limits = codec::Limits { max_packet_size: broker.limits.max_packet_size };
-        let Accepted { mailbox, link, actions } = accepted;
+        let limits = codec::Limits { max_packet_size: terms.max_packet_size };
+        let Accepted { mailbox, link, facts, connect_len, client, actions, recorded } = accepted;
+        let presence = seen::appear(&broker, &mailbox, link, facts, version, now);
         let mut connection = Self {
             stream,
             broker,
             mailbox,
             link,
+            presence,
             version,
             limits,
+            aliases: Aliases::new(client.topic_aliases, client.max_packet_size),
             undecoded: !unread.is_empty(),
-            unread,
-            unsent: BytesMut::new(),
+            unread: Rest::new(unread),
+            held: Held::default(),
+            recorded,
+            fills_store: false,
+            unsent: Rest::default(),
             unflushed: false,
             timer: Box::pin(tokio::time::sleep_until(now.into())),
             armed: None,
             pause: Pause::None,
+            meter: terms.meter,
             phase: Phase::Serving,
             look: true,
         };
         let mut buffers = Buffers { actions, ..Buffers::default() };
         connection.perform(&mut buffers, now);
-        connection.unsent = buffers.output;
+        connection.unsent = Rest::new(buffers.output);
+        buffers.tally.connected(connect_len, connection.unsent.len());
+        connection.settle(&mut buffers.tally);
         connection
     }
 
-    /// Serves the client until the connection ends.
-    pub async fn run(mut self) {
-        std::future::poll_fn(|cx| self.poll(cx)).await;
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_turns(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         buffers::with(|buffers| {
             // What others put into the mailbox wakes the task, so the first turn looks there.
             self.look = true;
-            for _ in 0..MAX_TURNS {
-                match self.turn(cx, buffers) {
-                    Turn::Again => {}
-                    Turn::Wait => return Poll::Pending,
-                    Turn::Done => return Poll::Ready(()),
-                }
-            }
-            cx.waker().wake_by_ref();
-            Poll::Pending
+            let polled = self.turns(cx, buffers);
+            self.settle(&mut buffers.tally);
+            polled
         })
+    }
+
+    fn turns(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<()> {
+        for _ in 0..MAX_TURNS {
+            match self.turn(cx, buffers) {
+                Turn::Again => {}
+                Turn::Wait => return Poll::Pending,
+                Turn::Done => return Poll::Ready(()),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn turn(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Turn {
         let now = clock();
+        if !self.held.is_empty() {
+            self.held.release(self.broker.journal.as_deref(), cx, &mut buffers.output);
+        }
         if let Err(error) = self.poll_write(cx, buffers) {
             self.lose(&error, now);
         }
@@ -164,16 +219,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Phase::Closing | Phase::Lingering => return self.poll_close(cx, buffers),
             Phase::Lost => return Turn::Done,
         }
-        let may_read = self.unsent.len() < MAX_UNSENT && self.pause.poll(cx);
+        let may_read = self.unsent.len() + self.held.len() < MAX_UNSENT && self.pause.poll(cx) && self.keeps_pace(cx);
         let mut input = if may_read { self.poll_read(cx, buffers) } else { Input::default() };
         if !self.look && !input.any && !timed_out {
             return Turn::Wait;
         }
+        if self.presence.is_traced() {
+            self.show_received(buffers);
+        }
         let was_blocked = self.is_blocked();
+        self.slow_down(buffers, now);
         let more = self.exchange(cx, buffers, &mut input, timed_out, now);
         self.perform(buffers, now);
         self.encode(buffers, now);
         buffers.wakes.wake();
+        if !self.held.is_empty() {
+            self.held.release(self.broker.journal.as_deref(), cx, &mut buffers.output);
+        }
         match self.poll_write(cx, buffers) {
             Ok(()) => {}
             Err(error) => self.lose(&error, now),
@@ -186,6 +248,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // Another look if the session has more to send, or if it was told that nothing can be sent, which has changed.
         self.look = (more || was_blocked) && !self.is_blocked();
         if input.any || self.look { Turn::Again } else { Turn::Wait }
+    }
+
+    /// Who sends faster than it may is not read from for a while.
+    fn slow_down(&mut self, buffers: &Buffers, now: Instant) {
+        let Some(meter) = &mut self.meter else { return };
+        let (mut messages, mut bytes) = (0, 0);
+        for packet in &buffers.packets {
+            if let Packet::Publish(publish) = packet {
+                messages += 1;
+                bytes += (publish.topic.as_str().len() + publish.payload.len()) as u64;
+            }
+        }
+        let Some(until) = meter.handle_messages(messages, bytes, now) else { return };
+        if self.broker.counters.slowed.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(
+                client = %self.mailbox.client_id(),
+                "a client publishes faster than broker.max_publish_rate or max_publish_bytes and is read from more slowly; said once"
+            );
+        }
+        tracing::debug!(client = %self.mailbox.client_id(), "publishes too fast: read from more slowly");
+        self.pause = Pause::slowed(until);
     }
 
     /// Gives the session what came, and takes what it wants done and sent. True: it has more to send.
@@ -203,36 +286,48 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.handle_taken_over(buffers);
             return false;
         }
-        let session = &mut slot.session;
-        session.swap_actions(&mut buffers.actions);
-        for packet in buffers.packets.drain(..) {
-            session.handle_packet(packet, now);
-        }
-        if let Some(error) = &input.malformed {
-            session.handle_malformed(error, now);
-        }
-        if input.lost.is_some() {
-            session.handle_lost(now);
-            self.phase = Phase::Lost;
-        }
-        if timed_out {
-            // A client that is not read from cannot be heard.
-            if self.pause.is_reading() { session.handle_timeout(now) } else { session.excuse_silence(now) }
-        }
-        if let Some(reason) = slot.close.take() {
-            slot.session.handle_close(reason, now);
-        }
-        let session = &mut slot.session;
-        session.swap_actions(&mut buffers.actions);
         let is_blocked = self.is_blocked();
-        if !is_blocked {
+        let close = slot.close.take();
+        let Buffers { packets, actions, transmits, wakes, tally, .. } = buffers;
+        self.mailbox.change(&mut slot, wakes.changes(), |session| {
+            session.swap_actions(actions);
+            for packet in packets.drain(..) {
+                tally.received(&packet);
+                session.handle_packet(packet, now);
+            }
+            if let Some(error) = &input.malformed {
+                session.handle_malformed(error, now);
+            }
+            if input.lost.is_some() {
+                session.handle_lost(now);
+                self.broker.counters.lost.fetch_add(1, Ordering::Relaxed);
+                self.phase = Phase::Lost;
+            }
+            if timed_out {
+                // A client that is not read from cannot be heard.
+                if self.pause.is_reading() && !self.fills_store {
+                    session.handle_timeout(now);
+                } else {
+                    session.excuse_silence(now);
+                }
+            }
+            if let Some(closing) = close {
+                let Closing { reason, text, ends_session } = *closing;
+                session.handle_close_because(reason, text, now);
+                if ends_session {
+                    session.handle_end(now);
+                }
+            }
+            session.swap_actions(actions);
             let mut bytes = 0;
-            while bytes < MAX_TRANSMIT_BYTES && buffers.transmits.len() < MAX_TRANSMITS {
+            while !is_blocked && bytes < MAX_TRANSMIT_BYTES && transmits.len() < MAX_TRANSMITS {
                 let Some(transmit) = session.poll_transmit(now) else { break };
                 bytes += transmit.payload_len();
-                buffers.transmits.push(transmit);
+                transmits.push(transmit);
             }
-        }
+        });
+        self.recorded = slot.recorded;
+        let session = &slot.session;
         let more = session.has_transmit();
         let deadline = session.poll_timeout();
         let is_connected = session.link().is_some();
@@ -247,23 +342,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Does what the session asked for, in its order: a message is on its way before it is acknowledged.
     fn perform(&mut self, buffers: &mut Buffers, now: Instant) {
-        let Buffers { actions, output, wakes, .. } = buffers;
-        let mut published = 0;
+        let Buffers { actions, output, wakes, tally, .. } = buffers;
+        let is_traced = self.presence.is_traced();
+        wakes.take_recorded();
+        let mut published = false;
         for action in actions.drain(..) {
             match action {
                 Action::Send(packet) => {
-                    if let Err(error) = codec::encode(&packet, self.version, output) {
+                    tally.sent();
+                    if is_traced {
+                        self.show_sent(&packet);
+                    }
+                    if let Packet::PubRec(ack) = &packet
+                        && !ack.reason.is_error()
+                        && self.mailbox.is_durable()
+                    {
+                        let mut slot = self.mailbox.lock();
+                        let confirm = |session: &mut Session| session.confirm_received(ack.packet_id);
+                        self.mailbox.change(&mut slot, wakes.changes(), confirm);
+                        self.recorded = slot.recorded;
+                        wakes.complete();
+                    }
+                    // All that was published before it is on its way; where it is kept, it is to be kept first.
+                    let promise = (Promise::of(&packet), self.recorded.max(wakes.recorded()));
+                    let journal = self.broker.journal.as_deref();
+                    let encode = |out: &mut BytesMut| send(&packet, self.version, self.aliases.max_packet_size(), out);
+                    if let Err(error) = self.held.write(journal, promise, output, encode) {
                         tracing::warn!(client = %self.mailbox.client_id(), %error, "packet cannot be written");
                     }
                 }
                 Action::Publish(publish) => {
-                    published += 1;
+                    published = true;
+                    tally.accepted();
                     tracing::trace!(client = %self.mailbox.client_id(), topic = %publish.topic, qos = ?publish.qos, "message");
                     let outcome = self.broker.publish(&self.mailbox, publish, now, wakes);
                     self.pause.update(outcome, &self.broker);
                 }
                 Action::Close { reason, text } => {
                     tracing::debug!(client = %self.mailbox.client_id(), reason = reason.name(), text = &*text, "connection closes");
+                    self.broker.counters.ended.count(reason);
                     self.phase = if self.phase == Phase::Lost { Phase::Lost } else { Phase::Closing };
                 }
                 Action::Refused(_)
@@ -271,39 +388,62 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 | Action::Unsubscribe(_)
                 | Action::Watch
                 | Action::SendAway(_)
+                | Action::GiveBack(_)
                 | Action::End { .. } => {
                     self.broker.apply(&self.mailbox, action, now, wakes);
                 }
             }
         }
-        if published > 0 {
-            self.broker.counters.from_clients.fetch_add(published, Ordering::Relaxed);
+        if published {
+            self.fills_store = wakes.recorded() != Position::default();
         }
     }
 
     /// Encodes the messages that the session let go.
     fn encode(&mut self, buffers: &mut Buffers, now: Instant) {
-        let count = u64::try_from(buffers.transmits.len()).unwrap_or(u64::MAX);
-        if count == 0 {
-            return;
+        if let Some(received) = buffers.transmits.first().and_then(Transmit::received) {
+            // The one that has waited for longest stands for its turn.
+            self.broker.counters.observe_latency(now.saturating_duration_since(received));
         }
+        let is_traced = self.presence.is_traced();
         for transmit in buffers.transmits.drain(..) {
-            if let Err(error) = transmit.write(self.version, now, &mut buffers.output) {
+            buffers.tally.transmitted(&transmit);
+            if is_traced {
+                self.show_transmitted(&transmit, now);
+            }
+            // §4.3.3: the identifier of a message of QoS 2 is the same message's until both sides have said so.
+            let promise = if transmit.is_exactly_once() { Promise::Made } else { Promise::None };
+            // An alias is set by the first packet that has it, so only those that do not overtake each other have one.
+            let may_wait =
+                transmit.is_exactly_once() && (self.recorded != Position::default() || !self.held.is_empty());
+            let alias = if may_wait { None } else { self.aliases.choose(&transmit, self.version, now) };
+            let journal = self.broker.journal.as_deref();
+            let write = |out: &mut BytesMut| transmit.write(self.version, alias, now, out);
+            if let Err(error) = self.held.write(journal, (promise, self.recorded), &mut buffers.output, write) {
                 tracing::warn!(client = %self.mailbox.client_id(), %error, "message cannot be written");
+                self.aliases.withdraw(alias);
             }
         }
-        self.broker.counters.to_clients.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Whether the socket has not taken all that was written.
+    /// Whether the socket has not taken all that was written, or more waits for the store than is good.
     fn is_blocked(&self) -> bool {
-        !self.unsent.is_empty() || self.unflushed
+        !self.unsent.is_empty() || self.unflushed || self.held.len() >= MAX_TRANSMIT_BYTES
+    }
+
+    /// Whether the store takes the client's messages as fast as they come.
+    fn keeps_pace(&mut self, cx: &Context<'_>) -> bool {
+        if self.fills_store {
+            self.fills_store = self.broker.journal.as_ref().is_some_and(|journal| !journal.poll_pace(cx));
+        }
+        !self.fills_store
     }
 
     /// [MQTT-3.1.4-3]: another connection has the session now.
     fn handle_taken_over(&mut self, buffers: &mut Buffers) {
         buffers.packets.clear();
         tracing::debug!(client = %self.mailbox.client_id(), "session taken over");
+        self.broker.counters.ended.count(ReasonCode::SessionTakenOver);
         if self.version == Version::V5 {
             let disconnect = Disconnect { reason: ReasonCode::SessionTakenOver, properties: None };
             buffers.actions.push_back(Action::Send(Packet::Disconnect(disconnect)));
@@ -314,6 +454,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Writing failed.
     fn lose(&mut self, error: &io::Error, now: Instant) {
         tracing::debug!(client = %self.mailbox.client_id(), %error, "connection lost");
+        self.broker.counters.lost.fetch_add(1, Ordering::Relaxed);
         self.phase = Phase::Lost;
         self.let_go(now);
     }
@@ -330,11 +471,37 @@ impl<S> Connection<S> {
     }
 }
 
+/// Serves the client until the connection ends. A future of its own rather than an `async fn`, which would keep room for the
+/// connection more than once.
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Connection<S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let connection = self.get_mut();
+        // `EVERMQ_LOG='info,[client{id=NAME}]=trace'` logs everything about one client. Made at each poll, which costs nothing
+        // while nobody asks for it; kept, it would cost each client 40 bytes.
+        let span = tracing::debug_span!("client", id = connection.mailbox.client_id().as_str());
+        span.in_scope(|| connection.poll_turns(cx))
+    }
+}
+
 impl<S> Drop for Connection<S> {
     /// The task was ended from outside, or it panicked: the session must not wait for a connection that is gone.
     fn drop(&mut self) {
         self.let_go(clock());
+        self.disappear();
     }
+}
+
+/// Appends an answer, unless it is larger than the client takes: then it counts as sent (`[MQTT-3.1.2-24]`).
+fn send(packet: &Packet, version: Version, max_len: usize, out: &mut BytesMut) -> Result<(), EncodeError> {
+    let start = out.len();
+    codec::encode(packet, version, out)?;
+    if out.len() - start > max_len {
+        out.truncate(start);
+        tracing::debug!(packet = %codec::packet_type(packet), max_len, "packet is larger than the client takes");
+    }
+    Ok(())
 }
 
 /// The driver's clock; stands still in tests that pause it.

@@ -5,41 +5,49 @@
 //! | `broker-N`, one for each worker | its listeners, its connections |
 //! | `bridge` | the links to the other brokers |
 //! | `voter` | this host's vote on who holds the VIP, where there is a quorum |
-//! | the caller's | session expiry, control socket, waiting for the end |
+//! | the caller's | session expiry, `$SYS`, Prometheus, control socket, reload, waiting for the end |
 //!
-//! Stopping: the lbs hear that this broker drains; no new connections; every client is told and closed, then the lbs; wills go out; the bridge sends what is left; all of it
+//! Stopping: the lbs hear that this broker drains; no new connections; every client is told and closed, then the lbs; wills of sessions that end go out; the bridge sends what is left; all of it
 //! within `drain_timeout`.
+
+mod showing;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use evermq_bridge::Bridge;
-use evermq_config::BrokerConfig;
+use evermq_config::broker::ListenAddress;
+use evermq_config::{BrokerConfig, broker as config};
 use evermq_daemon::cluster_topics::Readiness;
+use evermq_daemon::command::ConfigSource;
 use evermq_daemon::health::Health;
-use evermq_daemon::listen::{self, SocketOptions};
 use evermq_daemon::tls::Material;
 use evermq_daemon::workers::{self, Workers};
-use evermq_daemon::{control, limits, notify};
+use evermq_daemon::{control, limits, metrics, notify, shutdown};
 use evermq_mqtt::ReasonCode;
 use evermq_quorum::{StateWatch, VoterThread, voter_thread};
-use parking_lot::Mutex;
+use evermq_store::{Recovered, WallTime};
 use serde_json::{Value, json};
-use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::broker::Broker;
+use crate::auth::access::InForce;
+use crate::auth::tls::Doors;
+use crate::auth::{self, Access};
+use crate::broker::{Broker, Checkpoint};
 use crate::cluster_topics::ClusterTopics;
 use crate::connection::clock;
+use crate::control::requests;
 use crate::counters::Counters;
 use crate::expiry;
-use crate::listener::{self, Door, Entrance};
-use crate::proxy::LoadBalancers;
+use crate::journal::Journal;
+use crate::listener::reception::{Addresses, Reception, Sockets};
+use crate::metrics::Desk;
+use crate::reload::{self, Reloader};
+use crate::retained;
 use crate::router::Router;
 use crate::session::Limits;
 
@@ -52,28 +60,23 @@ const ANNOUNCEMENT: Duration = Duration::from_millis(100);
 
 /// A broker whose addresses are bound and whose workers serve.
 pub struct Driver {
-    listen: SocketAddr,
-    listen_plain: Option<SocketAddr>,
-    listen_proxy: Option<SocketAddr>,
-    host: String,
+    addresses: Addresses,
     drain_timeout: Duration,
-    started: Instant,
+    desk: Arc<Desk>,
+    /// Where Prometheus asks.
+    metrics: Option<TcpListener>,
+    sys_interval: Option<Duration>,
     broker: Arc<Broker>,
     workers: Workers,
     bridge: JoinHandle<anyhow::Result<()>>,
     /// Votes until the last client is gone: who holds the VIP must not depend on a broker's drain.
     voter: Option<VoterThread>,
     control: std::os::unix::net::UnixListener,
+    reloader: Reloader,
     /// Stops the workers.
     stop: CancellationToken,
     /// Stops the bridge, once no client can publish any more.
     stop_bridge: CancellationToken,
-}
-
-/// One of a worker's listeners, to be taken by its thread.
-struct Listening {
-    listener: TcpListener,
-    door: Door,
 }
 
 impl Driver {
@@ -83,77 +86,107 @@ impl Driver {
     /// Certificates cannot be used, an address cannot be bound, a thread cannot be made.
     pub fn start(config: &BrokerConfig) -> anyhow::Result<Self> {
         let broker_config = &config.broker;
-        limits::raise_open_files(broker_config.max_connections.saturating_add(OTHER_FILES));
-        let material = Material::load(&config.tls)?;
-        let tls = Door::Tls(TlsAcceptor::from(material.server_config()?));
+        limits::raise_open_files(broker_config.admission.connections.saturating_add(OTHER_FILES));
+        // Before they are read: what changes meanwhile has changed for the first reload.
+        let files = reload::fingerprint(config);
+        let material = auth::material(config)?;
+        let doors = Doors::new(&material)?;
+        let access = access(broker_config, &material)?;
         let control = control::bind(&config.control_socket)?;
+        let metrics = broker_config.metrics.map(metrics::bind).transpose()?;
         let voter = config.quorum.as_ref().map(voter_thread).transpose()?;
         let counters = Arc::new(Counters::default());
-        let router = Arc::new(Router::new(broker_config.max_retained_messages, Arc::clone(&counters)));
+        let (journal, recovered) = open_store(&broker_config.store)?;
+        let retained =
+            retained::Bounds { messages: broker_config.max_retained_messages, bytes: broker_config.max_retained_bytes };
+        let router = Arc::new(Router::new(retained, Arc::clone(&counters), Some(Arc::clone(&journal))));
         let bridge = Bridge::new(config, &material, Arc::<Router>::clone(&router) as _)?;
         let cluster = ClusterTopics::new(&config.lbs);
         let backbone = Arc::<Bridge>::clone(&bridge);
-        let broker = Broker::new(Limits::new(broker_config), router, counters, backbone as _, cluster);
+        let limits = Limits::new(broker_config);
+        let broker = Broker::new(limits, router, counters, backbone as _, cluster, access, Some(Arc::clone(&journal)));
+        // Before the first client and the first peer: their messages are newer than all that is taken up.
+        bridge.continue_after(recovered.last_stamp);
+        broker.recover(recovered, clock());
+        journal.store().set_live(Arc::new(Checkpoint::new(&broker)));
 
         let count = workers::count(broker_config.workers);
-        let mut listeners: Vec<Vec<Listening>> = (0..count).map(|_| Vec::new()).collect();
-        let listen = bind_all(broker_config.listen, &tls, &mut listeners)?;
-        let mut bind = |address: Option<SocketAddr>, door| {
-            address.map(|address| bind_all(address, &door, &mut listeners)).transpose()
-        };
-        let listen_plain = bind(broker_config.listen_plain, Door::Plain)?;
-        let listen_proxy = bind(broker_config.listen_proxy, Door::Proxy)?;
+        let (sockets, addresses) = Sockets::open(broker_config, &doors, count)?;
         let stop = CancellationToken::new();
         let stop_bridge = CancellationToken::new();
-        let bridge = spawn_bridge(bridge, stop_bridge.clone())?;
-        let entrance = Entrance {
+        let reception = Reception::new(config, &broker, count, stop.clone());
+        let reloader = Reloader {
+            source: None,
+            config: config.clone(),
             broker: Arc::clone(&broker),
-            door: Door::Plain,
-            lbs: LoadBalancers::new(&config.lbs),
-            options: SocketOptions {
-                keepalive: broker_config.tcp_keepalive,
-                user_timeout: broker_config.tcp_user_timeout,
-            },
-            connect_timeout: broker_config.connect_timeout,
-            max_connections: broker_config.max_connections,
-            shutdown: stop.clone(),
+            doors,
+            places: Arc::clone(reception.places()),
+            bridge: Arc::clone(&bridge),
+            files,
         };
-        // Half of the time for the clients, so that one which does not listen leaves the other half to the peers.
-        let workers = spawn_workers(entrance, listeners, broker_config.drain_timeout / 2)?;
-        tracing::info!(%listen, ?listen_plain, ?listen_proxy, peers = %config.peer_listen, workers = count, "broker listens");
-        Ok(Self {
-            listen,
-            listen_plain,
-            listen_proxy,
+        let bridge = spawn_bridge(bridge, stop_bridge.clone())?;
+        let desk = Arc::new(Desk {
+            broker: Arc::clone(&broker),
             host: config.host.as_str().to_owned(),
-            drain_timeout: broker_config.drain_timeout,
             started: clock(),
+            places: Arc::clone(reception.places()),
+        });
+        // Half of the time for the clients, so that one which does not listen leaves the other half to the peers.
+        let workers = reception.spawn(sockets, broker_config.drain_timeout / 2)?;
+        addresses.log();
+        tracing::info!(peers = %config.peer_listen, workers = count, "broker serves");
+        Ok(Self {
+            addresses,
+            drain_timeout: broker_config.drain_timeout,
+            desk,
+            metrics,
+            sys_interval: broker_config.sys_interval,
             broker,
             workers,
             bridge,
             voter,
             control,
+            reloader,
             stop,
             stop_bridge,
         })
     }
 
+    /// The same, and reads that file again when it is asked to.
+    #[must_use]
+    pub fn reloading(mut self, source: ConfigSource<BrokerConfig>) -> Self {
+        self.reloader.source = Some(source);
+        self
+    }
+
     /// Where MQTT over TLS is served.
     #[must_use]
     pub fn listen(&self) -> SocketAddr {
-        self.listen
+        self.addresses.listen
     }
 
     /// Where MQTT over plain TCP is served.
     #[must_use]
     pub fn listen_plain(&self) -> Option<SocketAddr> {
-        self.listen_plain
+        self.addresses.plain
     }
 
     /// Where load balancers are served that say who their clients are.
     #[must_use]
     pub fn listen_proxy(&self) -> Option<SocketAddr> {
-        self.listen_proxy
+        self.addresses.proxy
+    }
+
+    /// Where the listener of this name of `[[broker.listeners]]` serves.
+    #[must_use]
+    pub fn listener(&self, name: &str) -> Option<&ListenAddress> {
+        self.addresses.further.iter().find(|(own, _)| own == name).map(|(_, address)| address)
+    }
+
+    /// Where Prometheus asks.
+    #[must_use]
+    pub fn metrics(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     /// Serves until `shutdown`, then stops.
@@ -165,15 +198,23 @@ impl Driver {
         runtime.block_on(self.serve(shutdown))
     }
 
-    async fn serve(self, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    async fn serve(self, end: &CancellationToken) -> anyhow::Result<()> {
         let (health, watched) = watch::channel(Health::Up);
         let ended = CancellationToken::new();
         let _end = ended.clone().drop_guard();
         let quorum = self.voter.as_ref().map(VoterThread::watch);
-        let state = state_of(&self.host, &self.broker, quorum, self.started, watched.clone());
-        let serving = control::Control { state, health: watched, requests: control::no_requests() };
+        let state = state_of(&self.desk, quorum, watched.clone());
+        let (ask, asked) = mpsc::channel(reload::REQUESTS);
+        let requests = reload::requests(ask.clone(), requests(Arc::clone(&self.desk)));
+        let serving = control::Control { state, health: watched, requests };
         let control = tokio::spawn(control::serve(self.control, serving, ended.clone()));
         let expiry = tokio::spawn(expiry::run(Arc::clone(&self.broker), ended.clone()));
+        let reloader = tokio::spawn(self.reloader.run(asked, ended.clone()));
+        let hang_ups = tokio::spawn(shutdown::on_hang_up(ended.clone(), move || {
+            // Where many wait, one that is to come sees the same file.
+            let _ = ask.try_send(None);
+        }));
+        let _shown = showing::show(&self.desk, self.metrics, self.sys_interval, &ended);
         notify::ready("serving MQTT clients");
 
         // A thread that ends before it is told to has failed, and the broker is of no use without it.
@@ -181,8 +222,9 @@ impl Driver {
         let mut workers = tokio::task::spawn_blocking(|| workers.join());
         let mut bridge = tokio::task::spawn_blocking(|| bridge.join());
         tokio::select! {
-            () = shutdown.cancelled() => {}
+            () = end.cancelled() => {}
             result = &mut workers => return result?.and_then(|()| anyhow::bail!("the workers ended by themselves")),
+            text = store_failure(&self.broker) => anyhow::bail!("{text}"),
             result = &mut bridge => return joined(result?).and_then(|()| anyhow::bail!("the bridge ended by itself")),
         }
 
@@ -210,11 +252,22 @@ impl Driver {
         }
         expiry.abort();
         control.abort();
+        reloader.abort();
+        hang_ups.abort();
+        if let Some(journal) = &self.broker.journal {
+            journal.store().close();
+        }
         let connections = self.broker.connections();
         let finished = connections == 0 && unacknowledged == 0 && matches!(flushed, Ok(true));
         tracing::info!(finished, connections, unacknowledged, "broker stopped");
         drained.and(flushed.map(|_| ()))
     }
+}
+
+/// Ends when nothing can be kept any more: nothing that relies on the store would ever be acknowledged.
+async fn store_failure(broker: &Broker) -> String {
+    let Some(journal) = &broker.journal else { return std::future::pending().await };
+    std::future::poll_fn(|cx| journal.poll_failure(cx)).await
 }
 
 /// The lbs first: clients that come while this broker closes those that it has go elsewhere then.
@@ -238,40 +291,42 @@ async fn close_lbs(broker: &Broker, drain_timeout: Duration) {
     broker.close_lbs(ReasonCode::ServerShuttingDown);
 }
 
-/// One listener more for each worker, all on one address, which the first one finds where the port is 0.
-fn bind_all(address: SocketAddr, door: &Door, workers: &mut [Vec<Listening>]) -> anyhow::Result<SocketAddr> {
-    let mut bound = address;
-    for listeners in workers {
-        let listener = listen::tcp(bound, true)?;
-        bound = listener.local_addr()?;
-        listeners.push(Listening { listener, door: door.clone() });
+/// Who gets in, and what they may do.
+fn access(config: &config::Broker, material: &Material) -> anyhow::Result<Arc<Access>> {
+    let (rules, warnings) = InForce::load(config, Arc::clone(material.revocations()))?;
+    for warning in &warnings.problems {
+        tracing::warn!(%warning, "access");
     }
-    Ok(bound)
+    Ok(Access::new(rules))
 }
 
-fn spawn_workers(entrance: Entrance, listeners: Vec<Vec<Listening>>, drain_time: Duration) -> std::io::Result<Workers> {
-    let count = listeners.len();
-    let listeners: Mutex<Vec<Option<Vec<Listening>>>> = Mutex::new(listeners.into_iter().map(Some).collect());
-    workers::spawn("broker", count, move |index| {
-        let mine = listeners.lock().get_mut(index).and_then(Option::take).unwrap_or_default();
-        work(entrance.clone(), mine, drain_time)
-    })
-}
-
-/// One worker: accepts until shutdown, then waits for its connections, but not for ever.
-async fn work(entrance: Entrance, listeners: Vec<Listening>, drain_time: Duration) -> anyhow::Result<()> {
-    let tasks = TaskTracker::new();
-    for Listening { listener, door } in listeners {
-        let listener = tokio::net::TcpListener::from_std(listener).context("listener")?;
-        let entrance = Entrance { door, ..entrance.clone() };
-        tasks.spawn(listener::serve(listener, entrance, tasks.clone()));
-    }
-    entrance.shutdown.cancelled().await;
-    tasks.close();
-    if tokio::time::timeout(drain_time, tasks.wait()).await.is_err() {
-        tracing::warn!(connections = tasks.len(), "half of drain_timeout has passed: connections are cut off");
-    }
-    Ok(())
+/// The store, and what it has. The clocks are read once for both, so that times before the start keep their distance.
+#[expect(clippy::disallowed_methods, reason = "what is stored has times that outlive the process")]
+fn open_store(config: &config::Store) -> anyhow::Result<(Arc<Journal>, Recovered)> {
+    let now = clock();
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let wall = WallTime(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX));
+    let settings = evermq_store::Settings {
+        path: config.path.clone(),
+        sync: match config.sync {
+            config::Sync::Always => evermq_store::Sync::Always,
+            config::Sync::Interval(interval) => evermq_store::Sync::Interval(interval),
+            config::Sync::Never => evermq_store::Sync::Never,
+        },
+        segment_size: config.segment_size,
+        max_size: config.max_size,
+    };
+    let (store, recovered) = evermq_store::open(&settings, wall)?;
+    let journal = Journal::new(store, now, wall);
+    tracing::info!(
+        path = %config.path.display(),
+        sessions = recovered.sessions.len(),
+        messages = recovered.messages.len(),
+        retained = recovered.retained.len(),
+        milliseconds = clock().saturating_duration_since(now).as_millis(),
+        "store opened"
+    );
+    Ok((journal, recovered))
 }
 
 fn spawn_bridge(bridge: Arc<Bridge>, stop: CancellationToken) -> std::io::Result<JoinHandle<anyhow::Result<()>>> {
@@ -287,21 +342,20 @@ fn joined(result: thread::Result<anyhow::Result<()>>) -> anyhow::Result<()> {
 
 /// What the control socket answers to `state`.
 fn state_of(
-    host: &str,
-    broker: &Arc<Broker>,
+    desk: &Arc<Desk>,
     quorum: Option<StateWatch>,
-    started: Instant,
     health: watch::Receiver<Health>,
 ) -> Arc<dyn Fn() -> Value + Send + Sync> {
-    let (host, broker) = (host.to_owned(), Arc::clone(broker));
+    let desk = Arc::clone(desk);
     Arc::new(move || {
+        let Desk { broker, host, started, .. } = &*desk;
         let (sessions, queued) = broker.sessions();
         json!({
             "program": "evermq-broker",
             "version": env!("CARGO_PKG_VERSION"),
             "host": host,
             "health": *health.borrow(),
-            "uptime_seconds": clock().saturating_duration_since(started).as_secs(),
+            "uptime_seconds": clock().saturating_duration_since(*started).as_secs(),
             "readiness": broker.cluster.readiness().word(),
             "connections": broker.connections(),
             "sessions": sessions,

@@ -2,16 +2,20 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Instant;
 
-use evermq_mqtt::{ReasonCode, Text};
+use evermq_mqtt::{QoS, ReasonCode, Text};
+use evermq_store::{Position, SegmentId};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::message::Delivery;
+use crate::journal::{Journal, Owner};
+use crate::message::{Delivery, Origin};
+use crate::presence::Presence;
 use crate::session::connect::Granted;
-use crate::session::{Action, Delivered, Limits, LinkId, Session};
+use crate::session::{Action, Change, Delivered, Limits, LinkId, Session};
+use crate::share::Room;
 
 static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
 
@@ -21,6 +25,12 @@ static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
 pub struct Mailbox {
     key: u64,
     client_id: Text,
+    /// Where a durable session's changes go.
+    journal: Option<Arc<Journal>>,
+    /// Whether the session is durable, for those who do not hold its lock.
+    durable: AtomicBool,
+    /// Whether it has a connection, likewise.
+    connected: AtomicBool,
     slot: Mutex<Slot>,
 }
 
@@ -33,27 +43,84 @@ pub struct Slot {
     pub waker: Option<Waker>,
     /// The connection cannot write, so messages need not wake it.
     pub is_blocked: bool,
-    /// The connection is to close, for this reason.
-    pub close: Option<ReasonCode>,
+    /// The connection is to close.
+    pub close: Option<Box<Closing>>,
+    /// The client at the connection's other end.
+    pub presence: Option<Arc<Presence>>,
+    /// How far the store has to be to have all that was recorded of the session.
+    pub recorded: Position,
+    /// The store's segment from which on all of the session is written down.
+    pub since: SegmentId,
 }
 
-/// Connections to wake when a batch is done: they then find all of it at once, and the lock is free.
+/// How a connection is to close.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closing {
+    /// Why.
+    pub reason: ReasonCode,
+    /// Why, in an operator's words.
+    pub text: Option<Box<str>>,
+    /// The session ends with it.
+    pub ends_session: bool,
+}
+
+impl From<ReasonCode> for Closing {
+    fn from(reason: ReasonCode) -> Self {
+        Self { reason, text: None, ends_session: false }
+    }
+}
+
+/// What a batch of messages leads to.
 #[derive(Debug, Default)]
-pub struct Wakes(Vec<Waker>);
+pub struct Wakes {
+    /// Connections to wake when it is done: they then find all of it at once, and the lock is free.
+    wakers: Vec<Waker>,
+    /// How far the store has to be before anything of the batch may be acknowledged.
+    recorded: Position,
+    /// Lent to sessions.
+    changes: Vec<Change>,
+    /// The message on its way, if its origin matters.
+    origin: Option<Arc<Origin>>,
+}
 
 impl Mailbox {
     /// The mailbox of a new session.
     #[must_use]
-    pub fn new(client_id: Text, limits: Arc<Limits>) -> Arc<Self> {
-        let session = Session::new(client_id.clone(), limits);
-        Arc::new(Self {
-            key: NEXT_KEY.fetch_add(1, Ordering::Relaxed),
-            client_id,
-            slot: Mutex::new(Slot { session, waker: None, is_blocked: false, close: None }),
-        })
+    pub fn new(client_id: Text, limits: Arc<Limits>, journal: Option<Arc<Journal>>) -> Arc<Self> {
+        let key = match &journal {
+            Some(journal) => journal.new_key(),
+            None => NEXT_KEY.fetch_add(1, Ordering::Relaxed),
+        };
+        Self::with_key(key, client_id, Session::new(limits), journal, SegmentId::default())
     }
 
-    /// Unique in this process.
+    /// The mailbox of a session out of the store, which has the key that it had.
+    #[must_use]
+    pub fn recovered(
+        key: u64,
+        client_id: Text,
+        session: Session,
+        journal: Arc<Journal>,
+        since: SegmentId,
+    ) -> Arc<Self> {
+        Self::with_key(key, client_id, session, Some(journal), since)
+    }
+
+    fn with_key(
+        key: u64,
+        client_id: Text,
+        session: Session,
+        journal: Option<Arc<Journal>>,
+        since: SegmentId,
+    ) -> Arc<Self> {
+        let durable = AtomicBool::new(session.is_durable());
+        let connected = AtomicBool::new(session.link().is_some());
+        let recorded = Position::default();
+        let slot = Slot { session, waker: None, is_blocked: false, close: None, presence: None, recorded, since };
+        Arc::new(Self { key, client_id, journal, durable, connected, slot: Mutex::new(slot) })
+    }
+
+    /// Unique in this process, and in the store.
     #[must_use]
     pub fn key(&self) -> u64 {
         self.key
@@ -65,45 +132,156 @@ impl Mailbox {
         &self.client_id
     }
 
+    /// Whether the session has a connection, as far as can be said without its lock.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+
     /// The session, locked.
     pub fn lock(&self) -> MutexGuard<'_, Slot> {
         self.slot.lock()
     }
 
-    /// A connection of this client was accepted; false if the session is over. What is to be done comes into `actions`. A
-    /// connection that loses the session learns it when it looks.
-    pub fn resume(&self, granted: &Granted, now: Instant, actions: &mut VecDeque<Action>) -> bool {
+    /// Whether the session is this user's, or over, which is nobody's.
+    #[must_use]
+    pub fn is_of(&self, user: Option<&str>) -> bool {
+        let slot = self.slot.lock();
+        slot.session.is_ended() || slot.session.user().map(AsRef::as_ref) == user
+    }
+
+    /// Whether the session outlives the process, as far as can be said without its lock.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.durable.load(Ordering::Relaxed)
+    }
+
+    /// Changes the session behind `slot`, which is this mailbox's, and records what the store is to know of that. `changes`
+    /// is a buffer.
+    pub fn change<R>(&self, slot: &mut Slot, changes: &mut Vec<Change>, change: impl FnOnce(&mut Session) -> R) -> R {
+        let Some(journal) = &self.journal else {
+            let result = change(&mut slot.session);
+            self.note_connected(&slot.session);
+            return result;
+        };
+        slot.session.swap_changes(changes);
+        let result = change(&mut slot.session);
+        slot.session.swap_changes(changes);
+        if let Some(first) = changes.first() {
+            let begins = matches!(first, Change::Begin);
+            let recorded = journal.record(self.owner(), &slot.session, changes);
+            slot.recorded = slot.recorded.max(recorded);
+            if begins {
+                slot.since = recorded.segment();
+            }
+            self.durable.store(slot.session.is_durable(), Ordering::Relaxed);
+        }
+        self.note_connected(&slot.session);
+        result
+    }
+
+    fn owner(&self) -> Owner<'_> {
+        Owner { key: self.key, client_id: &self.client_id }
+    }
+
+    /// Written only where it changes: publishers read it.
+    fn note_connected(&self, session: &Session) {
+        let is_connected = session.link().is_some();
+        if self.connected.load(Ordering::Relaxed) != is_connected {
+            self.connected.store(is_connected, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes all of the session down again if some of it is in a segment before `before`.
+    pub fn write_again(&self, journal: &Journal, before: SegmentId) {
         let mut slot = self.slot.lock();
-        if slot.session.is_ended() {
-            return false;
+        if slot.session.is_durable() && slot.since < before {
+            let recorded = journal.record_all(self.owner(), &slot.session);
+            slot.since = recorded.segment();
+            slot.recorded = slot.recorded.max(recorded);
+        }
+    }
+
+    /// A connection of this client was accepted; `None` if the session is over, otherwise how far the store has to be before
+    /// the client may know. What is to be done comes into `actions`. A connection that loses the session learns it when it
+    /// looks.
+    pub fn resume(&self, granted: &Granted, now: Instant, actions: &mut VecDeque<Action>) -> Option<Position> {
+        let mut slot = self.slot.lock();
+        // Taking over ends the connection, and with it a session that does not outlive it.
+        if slot.session.is_ended() || slot.session.ends_with_connection() {
+            return None;
         }
         slot.close = None;
         slot.is_blocked = false;
         slot.session.swap_actions(actions);
-        slot.session.handle_connect(granted.clone(), now);
+        self.change(&mut slot, &mut Vec::new(), |session| session.handle_connect(granted.clone(), now));
         slot.session.swap_actions(actions);
         let waker = slot.waker.take();
+        let recorded = slot.recorded;
         drop(slot);
         if let Some(waker) = waker {
             waker.wake();
         }
-        true
+        Some(recorded)
     }
 
     /// Puts `delivery` into the session's queue.
     pub fn deliver(&self, delivery: Delivery, wakes: &mut Wakes) -> Delivered {
         let mut slot = self.slot.lock();
-        let delivered = slot.session.deliver(delivery);
+        let delivered = self.put(&mut slot, wakes, delivery, Session::deliver);
         if delivered.ready && !slot.is_blocked {
             wakes.add(slot.waker.take());
         }
         delivered
     }
 
-    /// Tells the connection, if there is one, to close.
-    pub fn close(&self, reason: ReasonCode) {
+    /// Puts `delivery` into the session's queue if that has as much room as `wanted`.
+    pub fn offer(&self, delivery: Delivery, wanted: Room, wakes: &mut Wakes) -> Option<Delivered> {
         let mut slot = self.slot.lock();
-        slot.close = Some(reason);
+        if !slot.session.has_room(&delivery, wanted) {
+            return None;
+        }
+        let delivered = self.put(&mut slot, wakes, delivery, Session::deliver);
+        if delivered.ready && !slot.is_blocked {
+            wakes.add(slot.waker.take());
+        }
+        Some(delivered)
+    }
+
+    /// Puts retained messages that the client's SUBSCRIBE asked for into the session's queue.
+    pub fn deliver_retained(
+        &self,
+        deliveries: impl IntoIterator<Item = Delivery>,
+        wakes: &mut Wakes,
+        mut each: impl FnMut(Delivered),
+    ) {
+        let mut slot = self.slot.lock();
+        for delivery in deliveries {
+            each(self.put(&mut slot, wakes, delivery, Session::deliver_retained));
+        }
+        wakes.add(slot.waker.take());
+    }
+
+    /// What a durable session takes is recorded, but for QoS 0, which it does not keep.
+    pub fn put(
+        &self,
+        slot: &mut Slot,
+        wakes: &mut Wakes,
+        delivery: Delivery,
+        deliver: impl FnOnce(&mut Session, Delivery) -> Delivered,
+    ) -> Delivered {
+        if delivery.qos == QoS::AtMostOnce || !slot.session.is_durable() {
+            return deliver(&mut slot.session, delivery);
+        }
+        let delivered = self.change(slot, &mut wakes.changes, |session| deliver(session, delivery));
+        wakes.rely_on(slot.recorded);
+        delivered
+    }
+
+    /// Tells the connection, if there is one, to close.
+    pub fn close(&self, closing: impl Into<Closing>) {
+        let mut slot = self.slot.lock();
+        slot.close = Some(Box::new(closing.into()));
         let waker = slot.waker.take();
         drop(slot);
         if let Some(waker) = waker {
@@ -117,7 +295,7 @@ impl Mailbox {
         if slot.session.link() != Some(link) {
             return false;
         }
-        slot.close = Some(reason);
+        slot.close = Some(Box::new(reason.into()));
         let waker = slot.waker.take();
         drop(slot);
         if let Some(waker) = waker {
@@ -137,12 +315,53 @@ impl Mailbox {
 impl Wakes {
     /// Remembers a connection that sleeps.
     pub fn add(&mut self, waker: Option<Waker>) {
-        self.0.extend(waker);
+        self.wakers.extend(waker);
+    }
+
+    /// Nothing of the batch may be acknowledged before the store is so far.
+    pub fn rely_on(&mut self, recorded: Position) {
+        self.recorded = self.recorded.max(recorded);
+    }
+
+    /// How far it has to be for what came so far.
+    #[must_use]
+    pub fn recorded(&self) -> Position {
+        self.recorded
+    }
+
+    /// The batch is over; how far the store has to be for it.
+    pub fn take_recorded(&mut self) -> Position {
+        std::mem::take(&mut self.recorded)
+    }
+
+    /// A message of that origin is on its way.
+    pub fn begin(&mut self, origin: Option<Arc<Origin>>) {
+        self.complete();
+        self.origin = origin;
+    }
+
+    /// The origin of the message on its way, if it matters.
+    #[must_use]
+    pub fn origin(&self) -> Option<Arc<Origin>> {
+        self.origin.clone()
+    }
+
+    /// It has arrived everywhere, and its sender's session says so too.
+    pub fn complete(&mut self) {
+        if let Some(origin) = self.origin.take() {
+            origin.complete();
+        }
+    }
+
+    /// The buffer for a session's changes.
+    pub fn changes(&mut self) -> &mut Vec<Change> {
+        &mut self.changes
     }
 
     /// Wakes them all.
     pub fn wake(&mut self) {
-        for waker in self.0.drain(..) {
+        self.complete();
+        for waker in self.wakers.drain(..) {
             waker.wake();
         }
     }

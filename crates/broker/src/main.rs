@@ -10,6 +10,6 @@ fn main() -> ExitCode {
         "evermq-broker",
         "MQTT 3.1.1 and 5.0 broker with mutual TLS",
         Cluster::broker_for,
-        |config, NoArgs {}, _| evermq_broker::run(config),
+        |config, NoArgs {}, source| evermq_broker::run(config, source),
     )
 }

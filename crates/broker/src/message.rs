@@ -1,14 +1,18 @@
 //! A message on its way to its receivers: encoded at most once for each version and QoS, however many they are.
 
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use evermq_bridge::Message;
-use evermq_mqtt::codec::{self, EncodeError, PublishFrame};
+use evermq_mqtt::codec::{self, Alias, EncodeError, PublishFrame, Sent};
 use evermq_mqtt::properties::PublishProperties;
 use evermq_mqtt::{Packet, PacketId, Publish, QoS, Text, TopicName, Version};
+use evermq_store::Handle;
+
+use crate::share::ShareRef;
 
 /// A message that several sessions hold.
 #[derive(Debug)]
@@ -17,6 +21,34 @@ pub struct Shared {
     /// `None` for a message with one receiver: to keep what it is encoded to would cost more than it saves.
     frames: Option<Box<Frames>>,
     detached: OnceLock<Arc<Shared>>,
+    /// Whose it is, if that matters.
+    origin: Option<Arc<Origin>>,
+    /// Where the store has it, if it does: at most once, however many wait for it.
+    stored: OnceLock<Handle>,
+}
+
+/// A message of QoS 2 from a durable session. Until the store has heard from the session too that it was taken, nobody is
+/// sent it at QoS 2: should the broker stop before that, the client sends it again, and the store forgets this one.
+#[derive(Debug)]
+pub struct Origin {
+    /// Key of the session's mailbox.
+    pub session: u64,
+    /// The client's identifier of the message.
+    pub packet_id: PacketId,
+    is_complete: AtomicBool,
+}
+
+impl Origin {
+    /// A message that this session has just taken.
+    #[must_use]
+    pub fn new(session: u64, packet_id: PacketId) -> Arc<Self> {
+        Arc::new(Self { session, packet_id, is_complete: AtomicBool::new(false) })
+    }
+
+    /// The store has heard that it was taken.
+    pub fn complete(&self) {
+        self.is_complete.store(true, Ordering::Release);
+    }
 }
 
 /// The forms of a PUBLISH: 3.1.1 (and 3.1) or 5.0, each with one of three QoS.
@@ -33,13 +65,84 @@ pub struct Delivery {
     pub retain: bool,
     /// Identifiers of the subscriptions that match (`[MQTT-3.3.4-3]`); `None` where there are none.
     pub ids: Option<Arc<[NonZeroU32]>>,
+    /// The group that it came through, which gets it back if the session ends before it is acknowledged (§4.8.2).
+    pub share: Option<ShareRef>,
 }
 
 impl Shared {
     /// Wraps `message` for its receivers. It makes a difference in speed only whether they are `many`.
     #[must_use]
     pub fn new(message: Arc<Message>, many: bool) -> Arc<Self> {
-        Arc::new(Self { message, frames: many.then(Box::default), detached: OnceLock::new() })
+        Self::with_origin(message, many, None)
+    }
+
+    /// The same of a message whose origin matters.
+    #[must_use]
+    pub fn with_origin(message: Arc<Message>, many: bool, origin: Option<Arc<Origin>>) -> Arc<Self> {
+        Arc::new(Self {
+            origin,
+            message,
+            frames: many.then(Box::default),
+            detached: OnceLock::new(),
+            stored: OnceLock::new(),
+        })
+    }
+
+    /// A message out of the store.
+    #[must_use]
+    pub fn recovered(message: Arc<Message>, many: bool, stored: Handle) -> Arc<Self> {
+        let frames = many.then(Box::default);
+        Arc::new(Self { message, frames, detached: OnceLock::new(), origin: None, stored: OnceLock::from(stored) })
+    }
+
+    /// Where the store has it; `store` puts it there if nobody has so far, unless it has no room.
+    pub fn stored(&self, store: &mut dyn FnMut(&Self) -> Option<Handle>) -> Option<&Handle> {
+        if self.stored.get().is_none() {
+            // A copy with bytes of its own is the same message.
+            let handle = match self.detached.get() {
+                Some(detached) => detached.stored(store)?.clone(),
+                None => store(self)?,
+            };
+            // Where two threads have come here at once, the store has it twice.
+            let _ = self.stored.set(handle);
+        }
+        if let Some(detached) = self.detached.get() {
+            detached.is_stored_as(self);
+        }
+        self.stored.get()
+    }
+
+    /// Whose it is, if that matters.
+    #[must_use]
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_deref()
+    }
+
+    /// Whether nothing keeps it from being sent at QoS 2.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.origin.as_ref().is_none_or(|origin| origin.is_complete.load(Ordering::Acquire))
+    }
+
+    /// It is its topic's retained message no longer.
+    pub fn is_not_retained(&self) {
+        if let Some(handle) = self.stored.get() {
+            handle.not_retained();
+        }
+    }
+
+    /// `other` is the same message, with bytes of its own.
+    pub fn is_stored_as(&self, other: &Self) {
+        if let Some(handle) = other.stored.get() {
+            // If it has a place already, that one is as good.
+            let _ = self.stored.set(handle.clone());
+        }
+    }
+
+    /// Where the store has it, if it does.
+    #[must_use]
+    pub fn handle(&self) -> Option<&Handle> {
+        self.stored.get()
     }
 
     /// The message.
@@ -65,7 +168,12 @@ impl Shared {
     /// that it was read into. Made once, shared by all who wait.
     #[must_use]
     pub fn detached(&self) -> Arc<Self> {
-        Arc::clone(self.detached.get_or_init(|| Self::new(Arc::new(detach(&self.message)), self.frames.is_some())))
+        Arc::clone(self.detached.get_or_init(|| {
+            let message = Arc::new(detach(&self.message));
+            let own = Self::with_origin(message, self.frames.is_some(), self.origin.clone());
+            own.is_stored_as(self);
+            own
+        }))
     }
 
     /// Whether the message expiry interval has passed (§3.3.2.3.3).
@@ -94,8 +202,11 @@ impl Delivery {
         if let Some(frame) = self.common(version) {
             return Ok(frame?.len());
         }
+        if !self.is_own(version) {
+            return Ok(codec::publish_len(&self.message.message.publish, version, self.qos));
+        }
         let id = (self.qos > QoS::AtMostOnce).then_some(PacketId(std::num::NonZeroU16::MIN));
-        Ok(codec::encoded_len(&self.own_packet(version, false, id, now), version))
+        Ok(codec::encoded_len(&self.own_packet(version, false, id, None, now), version))
     }
 
     /// Appends the PUBLISH to `out`.
@@ -107,23 +218,42 @@ impl Delivery {
         version: Version,
         dup: bool,
         packet_id: Option<PacketId>,
+        alias: Option<Alias>,
         now: Instant,
         out: &mut BytesMut,
     ) -> Result<(), EncodeError> {
-        if let Some(frame) = self.common(version) {
-            frame?.write(out, dup, self.retain, packet_id);
-            return Ok(());
+        match (self.common(version), alias) {
+            (Some(frame), None) => {
+                frame?.write(out, dup, self.retain, packet_id);
+                Ok(())
+            }
+            (Some(frame), Some(alias)) => frame?.write_aliased(out, dup, self.retain, packet_id, alias),
+            (None, None) if !self.is_own(version) => {
+                let sent = Sent { version, qos: self.qos, dup, retain: self.retain, packet_id };
+                codec::encode_publish(&self.message.message.publish, sent, out)
+            }
+            (None, _) => codec::encode(&self.own_packet(version, dup, packet_id, alias, now), version, out),
         }
-        codec::encode(&self.own_packet(version, dup, packet_id, now), version, out)
     }
 
     /// The PUBLISH that this receiver shares with others.
     fn common(&self, version: Version) -> Option<Result<&PublishFrame, EncodeError>> {
-        let is_own = version == Version::V5 && (self.ids.is_some() || expiry(&self.message.message).is_some());
-        if is_own { None } else { self.message.frame(version, self.qos) }
+        if self.is_own(version) { None } else { self.message.frame(version, self.qos) }
     }
 
-    fn own_packet(&self, version: Version, dup: bool, packet_id: Option<PacketId>, now: Instant) -> Packet {
+    /// Whether this receiver's PUBLISH says what no other's does.
+    fn is_own(&self, version: Version) -> bool {
+        version == Version::V5 && (self.ids.is_some() || expiry(&self.message.message).is_some())
+    }
+
+    fn own_packet(
+        &self,
+        version: Version,
+        dup: bool,
+        packet_id: Option<PacketId>,
+        alias: Option<Alias>,
+        now: Instant,
+    ) -> Packet {
         let message = &self.message.message;
         let Publish { topic, properties, payload, .. } = &message.publish;
         let mut publish = Publish {
@@ -137,6 +267,12 @@ impl Delivery {
         };
         if version != Version::V5 {
             return Packet::Publish(publish);
+        }
+        if let Some(Alias { number, is_new }) = alias {
+            publish.properties.get_or_insert_default().topic_alias = Some(number.get());
+            if !is_new {
+                publish.topic = TopicName::default();
+            }
         }
         if let Some(ids) = &self.ids {
             publish.properties.get_or_insert_default().subscription_ids = ids.to_vec();

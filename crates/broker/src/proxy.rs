@@ -79,7 +79,9 @@ impl LoadBalancers {
         self.at(from).any(|lb| tls::is_certificate_of(certificate, &lb.name, lb.address.into()))
     }
 
-    fn is_one(&self, from: IpAddr) -> bool {
+    /// Whether `from` is the address of one.
+    #[must_use]
+    pub fn is_one(&self, from: IpAddr) -> bool {
         self.at(from).next().is_some()
     }
 

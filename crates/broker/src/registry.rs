@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use evermq_mqtt::Text;
-use hashbrown::{DefaultHashBuilder, HashMap};
+use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::Mutex;
 
 use crate::mailbox::Mailbox;
@@ -16,7 +16,8 @@ const SHARDS: usize = 64;
 #[derive(Debug)]
 pub struct Registry {
     hasher: DefaultHashBuilder,
-    shards: [Mutex<HashMap<Text, Arc<Mailbox>>>; SHARDS],
+    /// By their own identifiers: a key beside each would be a copy.
+    shards: [Mutex<HashTable<Arc<Mailbox>>>; SHARDS],
     len: AtomicUsize,
 }
 
@@ -41,20 +42,31 @@ impl Registry {
         client_id: &Text,
         choose: impl FnOnce(Option<&Arc<Mailbox>>) -> Result<(Arc<Mailbox>, R), E>,
     ) -> Result<(Arc<Mailbox>, R), E> {
-        let mut shard = self.shard(client_id).lock();
-        let (mailbox, rest) = choose(shard.get(client_id))?;
-        // The mailbox's own identifier as the key: it shares no bytes with the packet that it came in.
-        if shard.insert(mailbox.client_id().clone(), Arc::clone(&mailbox)).is_none() {
-            self.len.fetch_add(1, Ordering::Relaxed);
+        let (hash, shard) = self.shard(client_id);
+        let mut shard = shard.lock();
+        let (mailbox, rest) = choose(shard.find(hash, |held| held.client_id() == client_id))?;
+        match shard.find_mut(hash, |held| held.client_id() == client_id) {
+            Some(held) => *held = Arc::clone(&mailbox),
+            None => {
+                shard.insert_unique(hash, Arc::clone(&mailbox), |held| self.hash(held.client_id()));
+                self.len.fetch_add(1, Ordering::Relaxed);
+            }
         }
         Ok((mailbox, rest))
     }
 
+    /// The session of a client.
+    #[must_use]
+    pub fn get(&self, client_id: &Text) -> Option<Arc<Mailbox>> {
+        let (hash, shard) = self.shard(client_id);
+        shard.lock().find(hash, |held| held.client_id() == client_id).cloned()
+    }
+
     /// Removes `mailbox`, unless another one has taken its place.
     pub fn remove(&self, mailbox: &Arc<Mailbox>) {
-        let mut shard = self.shard(mailbox.client_id()).lock();
-        if shard.get(mailbox.client_id()).is_some_and(|held| Arc::ptr_eq(held, mailbox)) {
-            shard.remove(mailbox.client_id());
+        let (hash, shard) = self.shard(mailbox.client_id());
+        if let Ok(entry) = shard.lock().find_entry(hash, |held| Arc::ptr_eq(held, mailbox)) {
+            entry.remove();
             self.len.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -62,7 +74,13 @@ impl Registry {
     /// Every mailbox.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Mailbox>> {
-        self.shards.iter().flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>()).collect()
+        self.shards.iter().flat_map(|shard| shard.lock().iter().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// Every mailbox of one shard; none beyond the last one. For those who look at all, a part at a time.
+    #[must_use]
+    pub fn shard_at(&self, index: usize) -> Option<Vec<Arc<Mailbox>>> {
+        self.shards.get(index).map(|shard| shard.lock().iter().cloned().collect())
     }
 
     /// Sessions.
@@ -77,8 +95,14 @@ impl Registry {
         self.len() == 0
     }
 
-    fn shard(&self, client_id: &Text) -> &Mutex<HashMap<Text, Arc<Mailbox>>> {
-        let index = self.hasher.hash_one(client_id.as_str()) % u64::try_from(SHARDS).unwrap_or(1);
-        &self.shards[usize::try_from(index).unwrap_or(0)]
+    fn hash(&self, client_id: &Text) -> u64 {
+        self.hasher.hash_one(client_id.as_str())
+    }
+
+    fn shard(&self, client_id: &Text) -> (u64, &Mutex<HashTable<Arc<Mailbox>>>) {
+        let hash = self.hash(client_id);
+        // The tables themselves use the lowest and the highest bits.
+        let index = usize::try_from(hash >> 32).unwrap_or(0) % SHARDS;
+        (hash, &self.shards[index])
     }
 }

@@ -10,29 +10,48 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use evermq_bridge::{Local, Message};
-use evermq_mqtt::{QoS, TopicFilter};
+use evermq_mqtt::{Publish, QoS, TopicFilter};
 
 use crate::counters::Counters;
+use crate::journal::Journal;
 use crate::mailbox::{Mailbox, Wakes};
-use crate::message::{Delivery, Shared};
-use crate::retained::{Kept, Retained};
-use crate::session::Subscription;
+use crate::message::{self, Delivery, Shared};
+use crate::retained::{self, Kept, Mark, Retained};
+use crate::session::{Delivered, Subscription};
+use crate::share::{Group, Groups, ShareRef};
 use crate::subscriptions::{Matches, Subscribers, Subscriptions};
+use crate::sys::Board;
 
 /// Subscriptions, retained messages, and the way from one to the other.
 #[derive(Debug)]
 pub struct Router {
-    subscriptions: Subscriptions<Subscriber>,
+    subscriptions: Subscriptions<Entry>,
+    groups: Groups,
     retained: Retained,
+    sys: Board,
     counters: Arc<Counters>,
+    /// Where retained messages are kept.
+    journal: Option<Arc<Journal>>,
 }
 
 /// What a filter leads to.
 #[derive(Debug, Clone)]
-struct Subscriber {
-    mailbox: Arc<Mailbox>,
-    subscription: Subscription,
-    ids: Option<Arc<[NonZeroU32]>>,
+enum Entry {
+    /// A session.
+    One(Subscriber),
+    /// One of several sessions.
+    Group(Arc<Group>),
+}
+
+/// A session's subscription.
+#[derive(Debug, Clone)]
+pub struct Subscriber {
+    /// The session.
+    pub mailbox: Arc<Mailbox>,
+    /// As it was granted.
+    pub subscription: Subscription,
+    /// Its Subscription Identifier, as messages carry it.
+    pub ids: Option<Arc<[NonZeroU32]>>,
 }
 
 /// A session whose queue a message has filled by more than half.
@@ -41,26 +60,55 @@ pub type Congested = Option<Arc<Mailbox>>;
 impl Router {
     /// Without subscriptions and retained messages.
     #[must_use]
-    pub fn new(max_retained_messages: usize, counters: Arc<Counters>) -> Self {
-        Self { subscriptions: Subscriptions::default(), retained: Retained::new(max_retained_messages), counters }
+    pub fn new(retained: retained::Bounds, counters: Arc<Counters>, journal: Option<Arc<Journal>>) -> Self {
+        Self {
+            subscriptions: Subscriptions::default(),
+            groups: Groups::default(),
+            retained: Retained::new(retained),
+            sys: Board::default(),
+            counters,
+            journal,
+        }
     }
 
     /// Gives `message` to its subscribers, and to the retained store if it asks for that. `from` is the key of the mailbox
     /// of the client that published it here.
     pub fn route(&self, message: Arc<Message>, from: Option<u64>, wakes: &mut Wakes) -> Congested {
         // The store first: who subscribes meanwhile finds the message there or gets it here, or both, but never neither.
-        if message.publish.retain {
-            self.keep(&message);
-        }
+        let kept = message.publish.retain.then(|| self.keep(&message, wakes)).flatten();
+        self.spread(message, kept, from, wakes)
+    }
+
+    /// Gives a message of the broker's own to its subscribers, and to those who subscribe later.
+    pub fn route_sys(&self, message: Arc<Message>, wakes: &mut Wakes) {
+        self.sys.keep(&message);
+        self.spread(message, None, None, wakes);
+    }
+
+    /// `kept` is the same message as the retained store has it.
+    fn spread(
+        &self,
+        message: Arc<Message>,
+        kept: Option<Arc<Shared>>,
+        from: Option<u64>,
+        wakes: &mut Wakes,
+    ) -> Congested {
         let snapshot = self.subscriptions.snapshot();
         let matches = snapshot.matches(&message.publish.topic);
         let first = matches.first?;
-        let shared = Shared::new(message, first.len() > 1 || !matches.others.is_empty());
+        let shared = Shared::with_origin(message, first.len() > 1 || !matches.others.is_empty(), wakes.origin());
+        if let Some(kept) = kept {
+            shared.is_stored_as(&kept);
+        }
         let mut deliveries = Deliveries { counters: &self.counters, shared, wakes, congested: None };
         if matches.others.is_empty() {
-            for (key, subscriber) in first.iter() {
-                if !(subscriber.subscription.options.no_local && from == Some(key)) {
-                    deliveries.deliver(subscriber, subscriber.subscription.options.qos, subscriber.ids.clone());
+            for (key, entry) in first.iter() {
+                match entry {
+                    Entry::One(subscriber) if subscriber.subscription.options.no_local && from == Some(key) => {}
+                    Entry::One(subscriber) => {
+                        deliveries.deliver(subscriber, subscriber.subscription.options.qos, subscriber.ids.clone());
+                    }
+                    Entry::Group(group) => deliveries.deliver_to_group(group),
                 }
             }
         } else {
@@ -73,12 +121,46 @@ impl Router {
     pub fn subscribe(&self, mailbox: &Arc<Mailbox>, filter: &TopicFilter, subscription: Subscription) {
         let ids = subscription.id.map(|id| Arc::from([id]));
         let subscriber = Subscriber { mailbox: Arc::clone(mailbox), subscription, ids };
-        self.subscriptions.insert(filter, mailbox.key(), subscriber);
+        if filter.share().is_some() {
+            self.groups.join(filter, subscriber, |key, group| {
+                self.subscriptions.insert(filter, key, Entry::Group(group));
+            });
+        } else {
+            self.subscriptions.insert(filter, mailbox.key(), Entry::One(subscriber));
+        }
     }
 
     /// Removes subscriptions.
     pub fn unsubscribe<'a>(&self, mailbox: &Mailbox, filters: impl IntoIterator<Item = &'a TopicFilter>) {
-        self.subscriptions.remove(filters, mailbox.key());
+        let mut own = Vec::new();
+        for filter in filters {
+            if filter.share().is_some() {
+                self.groups.leave(filter, mailbox.key(), |key| self.subscriptions.remove([filter], key));
+            } else {
+                own.push(filter);
+            }
+        }
+        if !own.is_empty() {
+            self.subscriptions.remove(own, mailbox.key());
+        }
+    }
+
+    /// The group of a shared subscription that has members.
+    #[must_use]
+    pub fn share(&self, filter: &TopicFilter) -> Option<ShareRef> {
+        self.groups.get(filter).map(|group| Arc::downgrade(&group))
+    }
+
+    /// Messages of shared subscriptions that a session has not acknowledged go to other members (§4.8.2).
+    pub fn give_back(&self, mailbox: &Mailbox, deliveries: Vec<Delivery>, wakes: &mut Wakes) {
+        for delivery in deliveries {
+            let group = delivery.share.and_then(|share| share.upgrade());
+            let taken = group.and_then(|group| group.deliver(&delivery.message, Some(mailbox.key()), wakes));
+            match taken {
+                Some(taken) => self.counters.count_drops(&taken.mailbox, taken.delivered),
+                None => self.counters.count_drops(mailbox, Delivered { dropped: 1, ..Delivered::default() }),
+            }
+        }
     }
 
     /// Puts the retained messages for a subscription into the session's queue (§3.3.1.3).
@@ -91,31 +173,67 @@ impl Router {
         wakes: &mut Wakes,
     ) {
         let ids: Option<Arc<[NonZeroU32]>> = subscription.id.map(|id| Arc::from([id]));
-        let delivery = |message: Arc<Message>| Delivery {
-            qos: subscription.options.qos.min(message.publish.qos),
-            message: Shared::new(message, false),
+        let delivery = |message: Arc<Shared>| Delivery {
+            qos: subscription.options.qos.min(message.message().publish.qos),
+            message,
             retain: true,
             ids: ids.clone(),
+            share: None,
         };
-        // A wildcard may find very many: nothing is made while the session is locked.
-        let found: Vec<_> = self.retained.matching(filter, now).into_iter().map(delivery).collect();
-        let mut slot = mailbox.lock();
-        for delivery in found {
-            let delivered = slot.session.deliver_retained(delivery);
-            self.counters.count_drops(mailbox, delivered);
-        }
-        wakes.add(slot.waker.take());
+        // A wildcard may find very many: neither they nor the session are locked for all of them at once.
+        let mut deliver = |found: &mut Vec<Arc<Shared>>| {
+            let count = |delivered| self.counters.count_drops(mailbox, delivered);
+            mailbox.deliver_retained(found.drain(..).map(&delivery), wakes, count);
+        };
+        self.retained.matching(filter, now, &mut deliver);
+        deliver(&mut self.sys.matching(filter).into_iter().map(|message| Shared::new(message, false)).collect());
+    }
+
+    /// Whether the store would have to keep this message: it is to be retained, or a durable session gets it.
+    #[must_use]
+    pub fn is_store_needed_for(&self, publish: &Publish) -> bool {
+        let keeps = |subscriber: &Subscriber| {
+            let qos = subscriber.subscription.options.qos.min(publish.qos);
+            qos > QoS::AtMostOnce && subscriber.mailbox.is_durable()
+        };
+        let snapshot = self.subscriptions.snapshot();
+        let matches = snapshot.matches(&publish.topic);
+        let needs = |entry: &Entry| match entry {
+            Entry::One(subscriber) => keeps(subscriber),
+            Entry::Group(group) => group.any(keeps),
+        };
+        publish.retain || matches.iter().flat_map(Subscribers::iter).any(|(_, entry)| needs(entry))
     }
 
     /// Forgets retained messages that have expired.
     pub fn sweep(&self, now: Instant) {
-        self.retained.sweep(now);
+        self.retained.sweep(now, |topic| {
+            if let Some(journal) = &self.journal {
+                journal.record_retained_gone(topic);
+            }
+        });
+    }
+
+    /// Retained messages out of the store.
+    pub fn recover_retained(&self, message: &Arc<Shared>) {
+        self.retained.keep(message.message(), || Arc::clone(message));
+    }
+
+    /// Retained messages, a slice at a time, each with the lock of its topic; `between` without it.
+    pub fn visit_retained(&self, visit: impl FnMut(&[&Arc<Shared>]), between: impl FnMut()) {
+        self.retained.visit(visit, between);
     }
 
     /// Subscriptions in all.
     #[must_use]
     pub fn subscriptions(&self) -> usize {
-        self.subscriptions.len()
+        self.subscriptions.len() + self.groups.further_members()
+    }
+
+    /// Groups of shared subscriptions, and the subscriptions of their members.
+    #[must_use]
+    pub fn shared(&self) -> (usize, usize) {
+        self.groups.count()
     }
 
     /// Retained messages.
@@ -124,15 +242,52 @@ impl Router {
         self.retained.len()
     }
 
-    fn keep(&self, message: &Arc<Message>) {
-        if self.retained.keep(message) == Kept::Full
-            && self.counters.retained_refused.fetch_add(1, Ordering::Relaxed) == 0
-        {
+    /// Bytes of their topics and payloads.
+    #[must_use]
+    pub fn retained_bytes(&self) -> usize {
+        self.retained.bytes()
+    }
+
+    /// A part of the retained messages, the broker's own first.
+    #[must_use]
+    pub fn retained_page(
+        &self,
+        filter: &TopicFilter,
+        from: Mark,
+        limit: usize,
+        now: Instant,
+    ) -> (Vec<Arc<Message>>, Option<Mark>) {
+        let mut found = if from == Mark::default() { self.sys.matching(filter) } else { Vec::new() };
+        let (kept, next) = self.retained.page(filter, from, limit, now);
+        found.extend(kept.iter().map(|kept| Arc::clone(kept.message())));
+        (found, next)
+    }
+
+    /// What is kept of `message`, if it is.
+    fn keep(&self, message: &Message, wakes: &mut Wakes) -> Option<Arc<Shared>> {
+        let publish = &message.publish;
+        let is_full = self.journal.as_ref().is_some_and(|journal| journal.is_full());
+        // §3.3.1.3: a retained message of QoS 0 may be discarded at any time.
+        let mut own = None;
+        let kept = if is_full && publish.qos == QoS::AtMostOnce {
+            Kept::Full
+        } else {
+            self.retained.keep(message, || {
+                // Topic and payload in bytes of their own: retained messages stay long.
+                let kept = Shared::with_origin(Arc::new(message::detach(message)), false, wakes.origin());
+                if let Some(journal) = &self.journal {
+                    wakes.rely_on(journal.record_retained(&kept));
+                }
+                Arc::clone(own.insert(kept))
+            })
+        };
+        if kept == Kept::Full && self.counters.retained_refused.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!(
-                topic = %message.publish.topic,
-                "the retained store is full; messages still reach their subscribers, but new topics are not retained: raise broker.max_retained_messages"
+                topic = %publish.topic,
+                "the retained messages are as many as there may be; new ones still reach their subscribers, but are not retained: raise broker.max_retained_messages or max_retained_bytes"
             );
         }
+        own
     }
 }
 
@@ -153,23 +308,37 @@ impl Deliveries<'_> {
             retain: publish.retain && subscriber.subscription.options.retain_as_published,
             message: Arc::clone(&self.shared),
             ids,
+            share: None,
         };
         let delivered = subscriber.mailbox.deliver(delivery, self.wakes);
-        self.counters.count_drops(&subscriber.mailbox, delivered);
+        self.note(&subscriber.mailbox, delivered);
+    }
+
+    fn deliver_to_group(&mut self, group: &Arc<Group>) {
+        if let Some(taken) = group.deliver(&self.shared, None, self.wakes) {
+            self.note(&taken.mailbox, taken.delivered);
+        }
+    }
+
+    fn note(&mut self, mailbox: &Arc<Mailbox>, delivered: Delivered) {
+        self.counters.count_drops(mailbox, delivered);
         if delivered.congested && self.congested.is_none() {
-            self.congested = Some(Arc::clone(&subscriber.mailbox));
+            self.congested = Some(Arc::clone(mailbox));
         }
     }
 
     /// A client gets one copy, at the highest QoS of its matching subscriptions (`[MQTT-3.3.4-2]`), with the identifiers
-    /// of all of them (`[MQTT-3.3.4-4]`).
-    fn deliver_overlapping(&mut self, matches: &Matches<'_, Subscriber>, from: Option<u64>) {
-        let mut all: Vec<(u64, &Subscriber)> = matches
-            .iter()
-            .flat_map(Subscribers::iter)
-            // [MQTT-3.8.3-3].
-            .filter(|(key, subscriber)| !(subscriber.subscription.options.no_local && from == Some(*key)))
-            .collect();
+    /// of all of them (`[MQTT-3.3.4-4]`). What comes to it through a shared subscription is a copy of its own (§4.8.2).
+    fn deliver_overlapping(&mut self, matches: &Matches<'_, Entry>, from: Option<u64>) {
+        let mut all: Vec<(u64, &Subscriber)> = Vec::new();
+        for (key, entry) in matches.iter().flat_map(Subscribers::iter) {
+            match entry {
+                // [MQTT-3.8.3-3].
+                Entry::One(subscriber) if subscriber.subscription.options.no_local && from == Some(key) => {}
+                Entry::One(subscriber) => all.push((key, subscriber)),
+                Entry::Group(group) => self.deliver_to_group(group),
+            }
+        }
         all.sort_by_key(|(key, _)| *key);
         for same in all.chunk_by(|(one, _), (other, _)| one == other) {
             let options = |subscriber: &&(u64, &Subscriber)| subscriber.1.subscription.options;
@@ -197,6 +366,6 @@ impl Local for Router {
     }
 
     fn apply_retained(&self, message: Arc<Message>) {
-        self.keep(&message);
+        self.keep(&message, &mut Wakes::default());
     }
 }

@@ -1,10 +1,10 @@
 //! The whole file as validated types: one struct for each section, values that cannot be wrong.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
-use std::time::Duration;
 
+use crate::broker::Broker;
 use crate::lb::Lb;
 use crate::names::{ClusterName, HostName};
 use crate::report::Place;
@@ -64,53 +64,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object.
     Json,
-}
-
-/// `[broker]`: the MQTT broker.
-#[derive(Debug, Clone)]
-pub struct Broker {
-    /// `listen`: MQTT over mutual TLS.
-    pub listen: SocketAddr,
-    /// `listen_plain`: MQTT over plain TCP, if any.
-    pub listen_plain: Option<SocketAddr>,
-    /// `listen_proxy`: MQTT over plain TCP behind a PROXY protocol header, from the cluster's lb hosts only, if any.
-    pub listen_proxy: Option<SocketAddr>,
-    /// `peer_port`: where the other brokers connect, on the host's address.
-    pub peer_port: u16,
-    /// `max_connections`: clients of one broker.
-    pub max_connections: usize,
-    /// `connect_timeout`: for TLS and CONNECT together.
-    pub connect_timeout: Duration,
-    /// `max_packet_size`: bytes, from the fixed header on.
-    pub max_packet_size: u32,
-    /// `max_inflight`: unacknowledged QoS 1 and 2 messages, each way and client (Receive Maximum).
-    pub max_inflight: u16,
-    /// `max_queued_messages`: waiting messages of one session.
-    pub max_queued_messages: usize,
-    /// `max_queued_bytes`: waiting payload bytes of one session.
-    pub max_queued_bytes: usize,
-    /// `max_session_expiry`: a session without a connection is forgotten after this, or earlier if its client asked so.
-    pub max_session_expiry: Duration,
-    /// `max_keep_alive`: longest keep alive that is granted; zero for no limit.
-    pub max_keep_alive: Duration,
-    /// `max_subscriptions`: of one session.
-    pub max_subscriptions: usize,
-    /// `max_topic_levels`: of a topic name or filter.
-    pub max_topic_levels: usize,
-    /// `max_retained_messages`: in all.
-    pub max_retained_messages: usize,
-    /// `peer_queue_messages`: messages kept for a peer that is away.
-    pub peer_queue_messages: usize,
-    /// `peer_queue_bytes`: payload bytes kept for a peer that is away.
-    pub peer_queue_bytes: usize,
-    /// `tcp_keepalive`: idle time before the kernel probes a client.
-    pub tcp_keepalive: Duration,
-    /// `tcp_user_timeout`: sent data unacknowledged for this long ends the connection.
-    pub tcp_user_timeout: Duration,
-    /// `drain_timeout`: how long SIGTERM waits until every client has its DISCONNECT.
-    pub drain_timeout: Duration,
-    /// `workers`: threads; 0 for one per core.
-    pub workers: usize,
 }
 
 /// `[tls]`: certificates, `{host}` stands for the host's name.

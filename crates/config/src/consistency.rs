@@ -3,14 +3,17 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use crate::broker::ListenAddress;
 use crate::cluster::{Cluster, Host};
 use crate::decode::HostSpans;
 use crate::section::Source;
 use crate::value::Network;
 
+mod broker;
 mod lb;
 mod vip;
 
+pub(crate) use self::broker::BrokerListenerSpans;
 pub(crate) use self::lb::BackendSpans;
 pub(crate) use self::vip::RouterSpans;
 
@@ -40,6 +43,12 @@ pub(crate) struct Spans {
     pub(crate) listen_proxy: Range<usize>,
     pub(crate) peer_port: Range<usize>,
     pub(crate) max_packet_size: Range<usize>,
+    pub(crate) broker_listeners: Vec<BrokerListenerSpans>,
+    pub(crate) store_max_size: Range<usize>,
+    /// None where it is not given.
+    pub(crate) acl_file: Option<Range<usize>>,
+    /// The first entry, if there is one.
+    pub(crate) acl: Option<Range<usize>>,
     pub(crate) hosts: Vec<HostSpans>,
     /// No `[[hosts]]` entry had to be left out: what is missing is missing in the file.
     pub(crate) every_host_is_read: bool,
@@ -53,6 +62,7 @@ pub(crate) fn check(source: &Source<'_>, cluster: &Cluster, network: Option<Netw
     }
     vip::check(source, cluster, network, spans);
     lb::check(source, cluster, spans);
+    broker::check(source, cluster, spans);
     ports(source, cluster, spans);
 }
 
@@ -132,17 +142,10 @@ fn ports(source: &Source<'_>, cluster: &Cluster, spans: &Spans) {
     if broker.peer_port == broker.listen.port() {
         clash(&spans.peer_port, "broker.peer_port", broker.peer_port, "broker.listen");
     }
-    if let Some(plain) = broker.listen_plain {
-        if plain.port() == broker.listen.port() || plain.port() == broker.peer_port {
-            clash(&spans.listen_plain, "broker.listen_plain", plain.port(), "another listener of the broker");
-        }
-        if !plain.ip().is_loopback() {
-            source.warning(
-                spans.listen_plain.clone(),
-                "listen_plain serves anyone who reaches it, unencrypted and without a certificate",
-                "write \"127.0.0.1:1883\" unless the network is trusted",
-            );
-        }
+    if let Some(plain) = broker.listen_plain
+        && (plain.port() == broker.listen.port() || plain.port() == broker.peer_port)
+    {
+        clash(&spans.listen_plain, "broker.listen_plain", plain.port(), "another listener of the broker");
     }
     if let Some(proxy) = broker.listen_proxy {
         let others =
@@ -165,13 +168,13 @@ fn ports(source: &Source<'_>, cluster: &Cluster, spans: &Spans) {
     }
     if cluster.hosts.iter().any(|host| host.lb && host.broker) {
         for (span, key, port) in lb {
-            let brokers = [
-                Some(broker.listen.port()),
-                Some(broker.peer_port),
-                broker.listen_plain.map(|plain| plain.port()),
-                broker.listen_proxy.map(|proxy| proxy.port()),
-            ];
-            if brokers.contains(&Some(port)) {
+            let tcp = broker.listeners.iter().filter_map(|listener| match &listener.address {
+                ListenAddress::Tcp(address) => Some(address.port()),
+                ListenAddress::Unix(_) => None,
+            });
+            let others = [broker.listen_plain, broker.listen_proxy, broker.metrics].into_iter().flatten();
+            let own = [broker.listen.port(), broker.peer_port].into_iter();
+            if own.chain(others.map(|other| other.port())).chain(tcp).any(|other| other == port) {
                 clash(span, key, port, "a listener of the broker");
             }
         }

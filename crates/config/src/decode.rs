@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 
-use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::cluster::{Broker, Cluster, Host, Log, LogFormat, LogLevel, Tls};
+use crate::broker::Broker;
+use crate::cluster::{Cluster, Host, Log, LogFormat, LogLevel, Tls};
 use crate::consistency::{self, Spans};
 use crate::names::{ClusterName, HostName};
 use crate::section::{Section, Source};
 use crate::value::Network;
 
+mod broker;
 mod lb;
 mod vip;
 
@@ -39,12 +41,12 @@ pub(crate) fn cluster(source: &Source<'_>) -> (Option<Cluster>, Vec<String>) {
     let mut defaulted = Vec::new();
     let mut spans = Spans::default();
 
-    let table = cluster_table(section(source, &mut top, "cluster"), &mut defaulted, &mut spans);
+    let table = cluster_table(top.table("cluster", "cluster"), &mut defaulted, &mut spans);
     let has_vip = top.raw("vip").is_some();
-    let vip = has_vip.then(|| vip::vip(source, section(source, &mut top, "vip"), &mut defaulted, &mut spans));
-    let lb = lb::lb(source, section(source, &mut top, "lb"), &mut defaulted, &mut spans);
-    let broker = broker(section(source, &mut top, "broker"), &mut defaulted, &mut spans);
-    let tls = tls(section(source, &mut top, "tls"), &mut defaulted, source);
+    let vip = has_vip.then(|| vip::vip(source, top.table("vip", "vip"), &mut defaulted, &mut spans));
+    let lb = lb::lb(source, top.table("lb", "lb"), &mut defaulted, &mut spans);
+    let broker = broker::broker(source, top.table("broker", "broker"), &mut defaulted, &mut spans);
+    let tls = tls(top.table("tls", "tls"), &mut defaulted, source);
     let hosts = hosts(source, &mut top, &mut defaulted, &mut spans);
     defaulted.extend(top.finish());
 
@@ -72,19 +74,10 @@ fn syntax(source: &Source<'_>, errors: &[toml::de::Error]) {
     }
 }
 
-/// The table `name` of the file; an empty one where it is missing or no table.
-fn section<'a>(source: &'a Source<'a>, top: &mut Section<'a>, name: &'static str) -> Section<'a> {
-    let value = top.raw(name);
-    let table = value.and_then(|value| value.get_ref().as_table());
-    let header = value.map_or(0..0, Spanned::span);
-    if value.is_some() && table.is_none() {
-        source.error(
-            header.clone(),
-            format_args!("{name} must be a table"),
-            format_args!("write [{name}] on a line of its own"),
-        );
-    }
-    Section::new(source, name, table, header)
+/// `[broker]` of a file that has no such section.
+pub(crate) fn broker_by_default() -> Broker {
+    let source = Source::new(Path::new("/"), "");
+    broker::broker(&source, Section::new(&source, "broker", None, 0..0), &mut Vec::new(), &mut Spans::default())
 }
 
 fn cluster_table(mut s: Section<'_>, defaulted: &mut Vec<String>, spans: &mut Spans) -> ClusterTable {
@@ -117,41 +110,6 @@ fn cluster_table(mut s: Section<'_>, defaulted: &mut Vec<String>, spans: &mut Sp
     };
     defaulted.extend(s.finish());
     table
-}
-
-fn broker(mut s: Section<'_>, defaulted: &mut Vec<String>, spans: &mut Spans) -> Broker {
-    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    let broker = Broker {
-        listen: s.socket_address("listen", "0.0.0.0:8883"),
-        listen_plain: s.optional_socket_address("listen_plain", "127.0.0.1:1883"),
-        listen_proxy: s.optional_socket_address("listen_proxy", "0.0.0.0:8885"),
-        peer_port: s.integer("peer_port", 8884, 1..=65_535),
-        max_connections: s.integer("max_connections", 20_000, 1..=1_000_000),
-        connect_timeout: s.duration("connect_timeout", "10s", "100ms"..="5m"),
-        max_packet_size: u32::try_from(s.size("max_packet_size", 1 << 20, 1 << 10..=268_435_456)).unwrap_or(u32::MAX),
-        max_inflight: s.integer("max_inflight", 100, 1..=65_535),
-        max_queued_messages: s.integer("max_queued_messages", 10_000, 1..=10_000_000),
-        max_queued_bytes: size(s.size("max_queued_bytes", 16 << 20, 1 << 10..=64 << 30)),
-        max_session_expiry: s.duration("max_session_expiry", "7d", "0ms"..="3650d"),
-        max_keep_alive: s.duration("max_keep_alive", "0s", "0s"..="65535s"),
-        max_subscriptions: s.integer("max_subscriptions", 1_000, 1..=10_000_000),
-        max_topic_levels: s.integer("max_topic_levels", 32, 1..=1_000),
-        max_retained_messages: s.integer("max_retained_messages", 1_000_000, 0..=100_000_000),
-        peer_queue_messages: s.integer("peer_queue_messages", 200_000, 1_000..=100_000_000),
-        peer_queue_bytes: size(s.size("peer_queue_bytes", 256 << 20, 1 << 20..=64 << 30)),
-        tcp_keepalive: s.duration("tcp_keepalive", "30s", "1s"..="2h"),
-        tcp_user_timeout: s.duration("tcp_user_timeout", "10s", "1s"..="1h"),
-        drain_timeout: s.duration("drain_timeout", "5s", "0ms"..="1h"),
-        workers: s.integer("workers", 0, 0..=256),
-    };
-    s.note_if_absent("listen_plain");
-    spans.broker_listen = s.span("listen");
-    spans.listen_plain = s.span("listen_plain");
-    spans.listen_proxy = s.span("listen_proxy");
-    spans.peer_port = s.span("peer_port");
-    spans.max_packet_size = s.span("max_packet_size");
-    defaulted.extend(s.finish());
-    broker
 }
 
 fn tls(mut s: Section<'_>, defaulted: &mut Vec<String>, source: &Source<'_>) -> Tls {

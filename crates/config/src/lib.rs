@@ -7,6 +7,7 @@
 //! | module | subject |
 //! |---|---|
 //! | [`cluster`] | the whole file as validated types |
+//! | [`broker`] | `[broker]` as validated types: listeners, limits, the store, who may do what |
 //! | [`lb`] | `[lb]` as validated types: listeners, backends, routes, limits |
 //! | [`vip`] | `[vip]` as validated types: virtual routers, tracks, quorum |
 //! | [`roles`] | what one program on one host takes from it |
@@ -18,6 +19,7 @@
 //! | `consistency` | what only shows when sections are held against each other |
 //! | [`certificates`] | the files that `[tls]` names |
 
+pub mod broker;
 pub mod certificates;
 pub mod cluster;
 mod consistency;

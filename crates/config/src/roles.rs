@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cluster::{Broker, Cluster, Host, Tls};
+use crate::broker::Broker;
+use crate::cluster::{Cluster, Host, Tls};
 use crate::lb::{self, BROKERS, Lb, Probe};
 use crate::names::{ClusterName, HostName, Vrid};
 use crate::vip::{Adverts, Track, Vip, VipMode, VirtualRouter, VrrpVersion};
@@ -374,7 +375,7 @@ impl Cluster {
         Ok(BrokerConfig {
             host: me.name.clone(),
             cluster: self.name.clone(),
-            broker: self.broker.clone(),
+            broker: self.broker_of(me),
             peer_listen: SocketAddr::from((me.address, port)),
             peers: self.brokers().filter(|peer| peer.name != me.name).map(|peer| peer_at(peer, port)).collect(),
             lbs: self.lbs().map(|lb| LbHost { name: lb.name.clone(), address: lb.address }).collect(),
@@ -383,6 +384,13 @@ impl Cluster {
             tls: self.tls.for_host(&me.name),
             control_socket: self.run_dir.join("broker.sock"),
         })
+    }
+
+    /// `[broker]` with the host's name in its paths.
+    fn broker_of(&self, me: &Host) -> Broker {
+        let mut broker = self.broker.clone();
+        broker.store.path = for_host(&broker.store.path, &me.name);
+        broker
     }
 
     fn host_with_role(

@@ -15,6 +15,20 @@ use crate::lb::IpNetwork;
 use crate::report::{Place, Problem, Severity};
 use crate::value;
 
+/// Every list of tables: the section that it stands in, its key, and both together.
+const LISTS: &[(&str, &str, &str)] = &[
+    ("", "hosts", "hosts"),
+    ("vip", "instances", "vip.instances"),
+    ("vip", "track", "vip.track"),
+    ("lb", "listeners", "lb.listeners"),
+    ("lb", "backends", "lb.backends"),
+    ("lb", "routes", "lb.routes"),
+    ("lb", "client_ids", "lb.client_ids"),
+    ("lb", "certificates", "lb.certificates"),
+    ("broker", "listeners", "broker.listeners"),
+    ("broker", "acl", "broker.acl"),
+];
+
 /// The text of the file, and what has been found wrong with it.
 pub(crate) struct Source<'a> {
     pub(crate) path: &'a Path,
@@ -123,24 +137,15 @@ impl<'a> Section<'a> {
     fn title(&self) -> String {
         match self.name {
             "" => "the cluster file".to_owned(),
-            list @ ("hosts" | "vip.instances" | "vip.track" | "lb.listeners" | "lb.backends" | "lb.routes"
-            | "lb.client_ids" | "lb.certificates") => format!("[[{list}]]"),
+            list if LISTS.iter().any(|(.., name)| *name == list) => format!("[[{list}]]"),
             name => format!("[{name}]"),
         }
     }
 
     /// The entries of a list of tables, `[[vip.track]]` for the key `track` of `[vip]`; none where there is no such list.
     pub(crate) fn entries(&mut self, key: &'static str, most: usize) -> Vec<Section<'a>> {
-        let name = match key {
-            "instances" => "vip.instances",
-            "track" => "vip.track",
-            "listeners" => "lb.listeners",
-            "backends" => "lb.backends",
-            "routes" => "lb.routes",
-            "client_ids" => "lb.client_ids",
-            "certificates" => "lb.certificates",
-            other => other,
-        };
+        let is_it = |(section, list, _): &&(&str, &str, &str)| (*section, *list) == (self.name, key);
+        let name = LISTS.iter().find(is_it).map_or(key, |(.., name)| *name);
         let Some(value) = self.raw(key) else { return Vec::new() };
         let entries = value.get_ref().as_array().map_or(&[][..], |array| &array[..]);
         let tables = entries.iter().all(|entry| entry.get_ref().is_table());
@@ -158,6 +163,22 @@ impl<'a> Section<'a> {
         let section =
             |entry: &'a Spanned<DeValue<'a>>| Section::new(self.source, name, entry.get_ref().as_table(), entry.span());
         entries.iter().take(most).map(section).collect()
+    }
+
+    /// The table `key` of this one, `name` in the file; an empty one where it is missing or no table.
+    pub(crate) fn table(&mut self, key: &'static str, name: &'static str) -> Section<'a> {
+        let source = self.source;
+        let value = self.raw(key);
+        let table = value.and_then(|value| value.get_ref().as_table());
+        let header = value.map_or(0..0, Spanned::span);
+        if value.is_some() && table.is_none() {
+            source.error(
+                header.clone(),
+                format_args!("{name} must be a table"),
+                format_args!("write [{name}] on a line of its own"),
+            );
+        }
+        Section::new(source, name, table, header)
     }
 
     fn path_of(&self, key: &str) -> String {
@@ -257,13 +278,18 @@ impl<'a> Section<'a> {
     }
 
     pub(crate) fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> T {
-        let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-        let value = self.read(key, &names.join(" or "), |value| {
-            let text = value.as_str()?;
-            choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice)
-        });
+        let value = self.optional_choice(key, choices);
         let default = choices.first().expect("the first choice is the default").1;
         self.or_default(key, value, default)
+    }
+
+    /// One of `choices`; none where the key is left out.
+    pub(crate) fn optional_choice<T: Copy>(&mut self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
+        let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        self.read(key, &names.join(" or "), |value| {
+            let text = value.as_str()?;
+            choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice)
+        })
     }
 
     /// A number that stands for one of `choices`, the first of which is the default.

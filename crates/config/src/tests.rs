@@ -1,7 +1,9 @@
 use std::path::Path;
 use std::time::Duration;
 
+mod broker;
 mod lb;
+mod marked;
 
 use proptest::prelude::*;
 

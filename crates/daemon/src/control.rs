@@ -15,6 +15,7 @@ mod server;
 
 use std::future::Future;
 use std::io::{self, BufRead as _, Write as _};
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -26,7 +27,7 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, sockopt};
 use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::server::{Client, Estate, Lender, Lending, Placement, lending, serve_estate};
@@ -36,8 +37,8 @@ use crate::health::Health;
 
 /// Connections served at once: a handful of operators and the vip.
 pub const MAX_CLIENTS: usize = 64;
-/// Longest request.
-pub const MAX_REQUEST: u64 = 4096;
+/// Longest request: with a topic name or client identifier of any length that MQTT has.
+pub const MAX_REQUEST: u64 = 512 * 1024;
 
 /// Why a control socket does not work.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +102,8 @@ pub enum Answer {
     Lines(Vec<Value>),
     /// One line, `{"error": TEXT}`.
     Error(String),
+    /// These lines as they come, until there are no more or nobody reads them any more; then the receiver is dropped.
+    Stream(mpsc::Receiver<Value>),
     /// Another answer, once there is one. It is given up when the program ends.
     Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
 }
@@ -169,7 +172,48 @@ pub fn request(path: &Path, request: &Value, timeout: Duration) -> Result<Value,
         Ok(line)
     };
     let line = ask().map_err(|source| ControlError::Unreachable { path: path.to_owned(), source })?;
-    match serde_json::from_str::<Value>(&line) {
+    unwrap_ok(path, &line)
+}
+
+/// Asks a program for lines that come one after the other ([`Answer::Stream`], or [`Answer::Lines`]) and gives each to
+/// `take`, until there are no more or it breaks. Only for the first one it waits no longer than `timeout`; it stands under `ok`, as
+/// that of any other answer.
+///
+/// # Errors
+/// Nobody answers in time, or the answer is an error or no JSON.
+pub fn follow(
+    path: &Path,
+    request: &Value,
+    timeout: Duration,
+    mut take: impl FnMut(Value) -> ControlFlow<()>,
+) -> Result<(), ControlError> {
+    let unreachable = |source| ControlError::Unreachable { path: path.to_owned(), source };
+    let ask = || -> io::Result<_> {
+        let mut stream = connect(path)?;
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_write_timeout(Some(timeout))?;
+        stream.write_all(format!("{request}\n").as_bytes())?;
+        let mut reader = io::BufReader::new(stream);
+        let mut first = String::new();
+        reader.read_line(&mut first)?;
+        reader.get_ref().set_read_timeout(None)?;
+        Ok((first, reader))
+    };
+    let (first, reader) = ask().map_err(unreachable)?;
+    let mut flow = take(unwrap_ok(path, &first)?);
+    let mut lines = reader.lines();
+    while flow.is_continue() {
+        let Some(line) = lines.next() else { return Ok(()) };
+        let line = line.map_err(unreachable)?;
+        let value = serde_json::from_str(&line);
+        flow = take(value.map_err(|_| ControlError::Answer { path: path.to_owned(), text: line })?);
+    }
+    Ok(())
+}
+
+/// What stands under `ok`.
+fn unwrap_ok(path: &Path, line: &str) -> Result<Value, ControlError> {
+    match serde_json::from_str::<Value>(line) {
         Ok(Value::Object(mut answer)) if answer.contains_key("ok") => Ok(answer.remove("ok").unwrap_or_default()),
         Ok(Value::Object(answer)) if answer.get("error").is_some_and(Value::is_string) => {
             let text = answer["error"].as_str().unwrap_or_default().to_owned();

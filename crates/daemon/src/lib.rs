@@ -9,6 +9,7 @@
 //! | [`workers`] | one thread with one runtime for each core |
 //! | [`listen`] | listening sockets and TCP options |
 //! | [`limits`] | open files |
+//! | [`eviction`] | who has to make room for others |
 //! | [`proxy_protocol`] | who a client behind a proxy is |
 //! | [`tls`] | certificates of this host, who the other side is |
 //! | [`secret`] | secrets that hosts share |
@@ -20,6 +21,7 @@
 pub mod cluster_topics;
 pub mod command;
 pub mod control;
+pub mod eviction;
 pub mod health;
 pub mod limits;
 pub mod listen;

@@ -1,4 +1,4 @@
-//! Figures for Prometheus: the text format, and the HTTP server that shows it.
+//! Figures for Prometheus: histograms, the text format, and the HTTP server that shows it.
 //!
 //! [`serve`] answers `GET /metrics` and nothing else. It listens where the operator says, as a rule on loopback, without
 //! TLS: the figures hold no secret. At most [`MAX_CONNECTIONS`] connections at once, each with [`HEADER_TIMEOUT`] for a
@@ -22,8 +22,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 mod exposition;
+mod histogram;
 
 pub use self::exposition::{Exposition, Family, Kind};
+pub use self::histogram::{BOUNDS, Counts, Histogram};
 
 /// Connections served at once: a few scrapers.
 pub const MAX_CONNECTIONS: usize = 16;

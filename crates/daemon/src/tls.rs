@@ -6,19 +6,30 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use evermq_config::broker::ClientCertificates;
 use evermq_config::{HostName, TlsFiles};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoClientAuth, NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
+mod fault;
 mod name;
+mod output;
+mod records;
+mod revocation;
 
-pub use name::distinguished_name;
+pub use fault::TlsFault;
+pub use name::{distinguished_name, first_dns_name, first_uri};
+pub use output::Output;
+pub use records::{MAX_HANDSHAKE, Received, Records, Unbuffered};
+pub use revocation::{CertificateId, RevocationError, Revocations};
 
 /// Why the certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +68,9 @@ pub enum TlsError {
         /// Why not.
         source: rustls::Error,
     },
+    /// The revocation lists.
+    #[error(transparent)]
+    Revocation(#[from] RevocationError),
     /// The verifier cannot be built.
     #[error("cannot build the certificate verifier: {0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
@@ -69,6 +83,7 @@ pub struct Material {
     roots: Arc<RootCertStore>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    revocations: Arc<Revocations>,
 }
 
 impl std::fmt::Debug for Material {
@@ -101,7 +116,25 @@ impl Material {
             roots: Arc::new(roots),
             chain: certificates(&files.cert, "the host's certificate")?,
             key,
+            revocations: Arc::default(),
         })
+    }
+
+    /// With lists of certificates that clients may show no more. `setting` is where the cluster file names them, `wall` the
+    /// time since 1970.
+    ///
+    /// # Errors
+    /// A list cannot be used or has expired, or one of the authorities has none.
+    pub fn revoking(self, setting: &'static str, lists: &[PathBuf], wall: Duration) -> Result<Self, TlsError> {
+        let revocations = Revocations::load(setting, lists, wall)?;
+        revocations.check_covered(&certificates(&self.files.ca, "the CA certificates")?, &self.files.ca)?;
+        Ok(Self { revocations: Arc::new(revocations), ..self })
+    }
+
+    /// The lists.
+    #[must_use]
+    pub fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
     }
 
     /// For a server that only talks to those whose certificate chains to the CA.
@@ -109,15 +142,39 @@ impl Material {
     /// # Errors
     /// Certificate and key do not belong together.
     pub fn server_config(&self) -> Result<Arc<ServerConfig>, TlsError> {
-        let clients =
-            WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.roots), Arc::clone(&self.provider)).build()?;
-        let config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+        self.server_config_for(ClientCertificates::Required)
+    }
+
+    /// For a server that asks its clients for certificates, or does not. One that is shown must chain to the CA.
+    ///
+    /// Every handshake is a full one: a resumed session would bring back a certificate that may have expired or been revoked
+    /// since.
+    ///
+    /// # Errors
+    /// Certificate and key do not belong together.
+    pub fn server_config_for(&self, clients: ClientCertificates) -> Result<Arc<ServerConfig>, TlsError> {
+        let verifier = self.client_verifier(clients)?;
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()
             .and_then(|builder| {
-                builder.with_client_cert_verifier(clients).with_single_cert(self.chain.clone(), self.key.clone_key())
+                builder.with_client_cert_verifier(verifier).with_single_cert(self.chain.clone(), self.key.clone_key())
             })
             .map_err(|source| self.bad_pair(source))?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
         Ok(Arc::new(config))
+    }
+
+    fn client_verifier(&self, clients: ClientCertificates) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let builder = || {
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.roots), Arc::clone(&self.provider))
+                .with_crls(self.revocations.lists().iter().cloned())
+        };
+        Ok(match clients {
+            ClientCertificates::Required => builder().build()?,
+            ClientCertificates::Optional => builder().allow_unauthenticated().build()?,
+            ClientCertificates::Off => Arc::new(NoClientAuth),
+        })
     }
 
     /// For a client that shows this host's certificate and only talks to `host`, known by its name or by `address`.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use evermq_daemon::proxy_protocol::{Header, Ssl};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A proxy that is killed at the end.
 struct Running {

@@ -6,10 +6,12 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::Args;
+use evermq_access::{AclFile, PasswordFile};
 use evermq_config::cluster::Host;
 use evermq_config::vip::{Adverts, VirtualRouter};
 use evermq_config::{Cluster, Problem, Report, Severity};
 use evermq_daemon::secret::{Secret, TICKET_KEY};
+use evermq_daemon::tls::Revocations;
 use serde_json::{Value, json};
 
 use crate::command::CommandError;
@@ -42,6 +44,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, CommandError> {
             report.problems.extend(scope.certificate_problems(&loaded.cluster, now()));
             report.problems.extend(heartbeat_key_problem(&loaded.cluster, args.config.path()));
             report.problems.extend(scope.ticket_key_problem(&loaded.cluster, args.config.path()));
+            report.problems.extend(scope.access_problems(&loaded.cluster, args.config.path()));
             Verdict { report, good: Some((loaded.cluster.clone(), scope.describe())) }
         }
         Err(report) => Verdict { report, good: None },
@@ -107,6 +110,27 @@ impl Scope {
         let path = &cluster.lb.tls.ticket_key;
         let error = Secret::read(path, TICKET_KEY).err().filter(|_| ends_tls && is_lb)?;
         Some(shared_key_problem(path, file, &error.to_string()))
+    }
+
+    /// What is wrong with the files that say who may use a broker, where one of the brokers is looked at.
+    fn access_problems(&self, cluster: &Cluster, file: &Path) -> Vec<Problem> {
+        let is_broker = match self {
+            Self::One(name) => cluster.brokers().any(|broker| broker.name.as_str() == name),
+            Self::All | Self::Any => true,
+        };
+        let auth = &cluster.broker.auth;
+        let mut problems = Vec::new();
+        if is_broker {
+            let told = |report: Result<Report, Report>| report.unwrap_or_else(|errors| errors).problems;
+            problems
+                .extend(auth.password_file.iter().flat_map(|path| told(PasswordFile::load(path).map(|read| read.1))));
+            problems.extend(auth.acl_file.iter().flat_map(|path| told(AclFile::load(path).map(|read| read.1))));
+            let since_1970 = now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            if let Err(error) = Revocations::load("broker.auth.crl", &auth.crl, since_1970) {
+                problems.push(shared_key_problem(Path::new(""), file, &error.to_string()));
+            }
+        }
+        problems
     }
 
     fn describe(&self) -> String {

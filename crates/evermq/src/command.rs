@@ -10,8 +10,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use evermq_config::{Report, RoleError};
 
+use crate::asking::AskError;
 use crate::certs::{self, CertsError};
-use crate::{check, client, completion, lab, lb, man, output, reload, status, upgrade};
+use crate::{broker, check, client, completion, lab, lb, man, output, passwd, reload, status, store, upgrade};
 
 /// MQTT that stays up: the operator's command
 #[derive(Debug, Parser)]
@@ -27,6 +28,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Make and show certificates: authority, hosts, clients
     Certs(certs::CertsArgs),
+    /// Set or remove a user's password in a broker's password file
+    Passwd(passwd::PasswdArgs),
     /// Show how the programs of this host are
     Status(status::StatusArgs),
     /// Have the programs of this host read the changed cluster file
@@ -39,6 +42,20 @@ enum Command {
     Backend(lb::BackendArgs),
     /// Move a broker's clients to the others, so that it can be stopped
     Drain(lb::DrainArgs),
+    /// Show who is connected to a broker
+    Clients(broker::ClientsArgs),
+    /// Show the sessions of a broker, also of clients that are away
+    Sessions(broker::SessionsArgs),
+    /// Show who has subscribed to what, or who would get a message
+    Subscriptions(broker::SubscriptionsArgs),
+    /// Show the retained messages of a broker, or delete one
+    Retained(broker::RetainedArgs),
+    /// Close a client's connection, and end its session if told so
+    Kick(broker::KickArgs),
+    /// Follow one client's packets as they come and go
+    Trace(broker::TraceArgs),
+    /// Check or show what a broker keeps on disk: sessions, messages that wait, retained messages
+    Store(store::StoreArgs),
     /// Publish messages; the flags are those of mosquitto_pub
     // `-h` is the host, as it is there.
     #[command(disable_help_flag = true)]
@@ -66,9 +83,15 @@ pub enum CommandError {
     /// Certificates.
     #[error(transparent)]
     Certs(#[from] CertsError),
-    /// A load balancer.
+    /// A password file.
     #[error(transparent)]
-    Lb(#[from] lb::LbError),
+    Passwd(#[from] passwd::PasswdError),
+    /// A program of a host.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// A broker's store.
+    #[error(transparent)]
+    Store(#[from] evermq_store::StoreError),
     /// Manual pages.
     #[error(transparent)]
     Man(#[from] man::ManError),
@@ -92,12 +115,20 @@ fn run(command: Command) -> Result<ExitCode, CommandError> {
     match command {
         Command::Check(args) => check::run(&args),
         Command::Certs(args) => certs::run(&args),
+        Command::Passwd(args) => passwd::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::Connections(args) => lb::run_connections(&args),
         Command::Backend(args) => lb::run_backend(&args),
         Command::Drain(args) => lb::run_drain(&args),
+        Command::Clients(args) => broker::run_clients(&args),
+        Command::Sessions(args) => broker::run_sessions(&args),
+        Command::Subscriptions(args) => broker::run_subscriptions(&args),
+        Command::Retained(args) => broker::run_retained(&args),
+        Command::Kick(args) => broker::run_kick(&args),
+        Command::Trace(args) => broker::run_trace(&args),
+        Command::Store(args) => store::run(&args),
         Command::Pub(args) => Ok(client::run_pub(args)),
         Command::Sub(args) => Ok(client::run_sub(args)),
         Command::Lab(args) => Ok(lab::run(args)),
@@ -111,8 +142,9 @@ impl CommandError {
         match self {
             Self::Config(_) | Self::Host(_) => 2,
             Self::Certs(error) if error.is_usage() => 2,
+            Self::Passwd(error) if error.is_usage() => 2,
             Self::Man(error) if error.is_usage() => 2,
-            Self::Certs(_) | Self::Lb(_) | Self::Man(_) | Self::Output(_) => 1,
+            Self::Certs(_) | Self::Passwd(_) | Self::Ask(_) | Self::Store(_) | Self::Man(_) | Self::Output(_) => 1,
         }
     }
 }

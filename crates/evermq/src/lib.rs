@@ -7,14 +7,21 @@
 //! | [`check`] | `evermq check`: the cluster file and its certificates |
 //! | [`certs`] | `evermq certs`: authority, hosts, clients |
 //! | [`status`] | `evermq status`: how the programs of this host are |
+//! | [`passwd`] | `evermq passwd`: a broker's password file |
 //! | [`reload`] | `evermq reload`: have them read the changed file |
 //! | [`upgrade`] | `evermq upgrade`: the new version takes over from the one that runs |
 //! | [`lb`] | `evermq connections`, `backend`, `drain`: what an lb does |
+//! | [`store`] | `evermq store`: what a broker keeps on disk |
+//! | [`broker`] | `evermq clients`, `sessions`, `subscriptions`, `retained`, `kick`, `trace`: what a broker has |
+//! | [`asking`] | a program's control socket |
 //! | [`client`] | `evermq pub` and `evermq sub` |
 //! | [`lab`] | `evermq lab`: the whole stack on one machine |
 //! | [`completion`], [`man`] | shell completion, manual pages |
-//! | [`output`], [`table`] | standard output, aligned columns |
+//! | [`output`], [`table`], [`cells`] | standard output, aligned columns, values in them |
 
+pub mod asking;
+pub mod broker;
+pub mod cells;
 pub mod certs;
 pub mod check;
 pub mod client;
@@ -25,7 +32,9 @@ pub mod lab;
 pub mod lb;
 pub mod man;
 pub mod output;
+pub mod passwd;
 pub mod reload;
 pub mod status;
+pub mod store;
 pub mod table;
 pub mod upgrade;

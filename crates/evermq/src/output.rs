@@ -7,8 +7,19 @@ use std::io::{self, Write};
 /// # Errors
 /// Standard output cannot be written, for example because its disk is full.
 pub fn print(text: &str) -> io::Result<()> {
+    offer(text).map(|_| ())
+}
+
+/// The same for one part of many; whether there is still a reader who wants more.
+///
+/// # Errors
+/// As [`print`].
+pub fn offer(text: &str) -> io::Result<bool> {
     let mut stdout = io::stdout().lock();
-    ignore_closed_pipe(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) => ignore_closed_pipe(Err(error)).map(|()| false),
+    }
 }
 
 /// Writes `value` as indented JSON and a newline to standard output.

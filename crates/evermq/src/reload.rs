@@ -13,8 +13,11 @@ use crate::output;
 
 /// `evermq reload`
 #[derive(Debug, Args)]
-#[command(after_help = "evermq-broker takes a changed file when it is restarted.\n\n\
-                  Exit status: 0 it is in force; 1 a program refused it or does not answer; 2 the file is wrong.")]
+#[command(
+    after_help = "The files that the cluster file names are read again too: certificates, revocation lists, passwords, rules. \
+                  A broker's clients that would not get in now are closed.\n\n\
+                  Exit status: 0 it is in force; 1 a program refused it or does not answer; 2 the file is wrong."
+)]
 pub struct ReloadArgs {
     #[command(flatten)]
     config: ConfigFile,
@@ -41,7 +44,11 @@ struct Outcome {
 pub fn run(args: &ReloadArgs) -> Result<ExitCode, CommandError> {
     let cluster = args.config.load()?;
     let host = args.host.find(&cluster)?;
-    let programs = [(host.lb, "evermq-lb", "lb.sock"), (host.lb && cluster.vip.is_some(), "evermq-vip", "vip.sock")];
+    let programs = [
+        (host.lb, "evermq-lb", "lb.sock"),
+        (host.lb && cluster.vip.is_some(), "evermq-vip", "vip.sock"),
+        (host.broker, "evermq-broker", "broker.sock"),
+    ];
     let timeout = Duration::from_millis(args.timeout);
     let ask = |(program, socket): (&'static str, &str)| Outcome {
         program,
@@ -96,6 +103,9 @@ fn words(done: &Value) -> String {
     } else {
         "the file is in force".to_owned()
     };
+    if let Some(closed) = done["closed"].as_u64().filter(|closed| *closed > 0) {
+        text.push_str(&format!("; clients closed: {closed}"));
+    }
     let restart = keys("restart");
     if !restart.is_empty() {
         text.push_str(&format!(", but for what needs a restart: {restart}"));

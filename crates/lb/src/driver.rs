@@ -33,10 +33,10 @@ use evermq_daemon::control::{self, Control, ControlError, Estate, Lending, Place
 use evermq_daemon::health::Health;
 use evermq_daemon::listen::{self, ListenError, SocketOptions};
 use evermq_daemon::metrics::MetricsError;
+use evermq_daemon::shutdown;
 use evermq_daemon::tls::{Material, TlsError};
 use evermq_daemon::workers;
 use evermq_mqtt::Text;
-use tokio::signal::unix::SignalKind;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -386,19 +386,11 @@ impl LoadBalancer {
 
 /// SIGHUP asks for a reload; more than a few of them at once ask for no more than one.
 async fn hang_ups(ask: mpsc::Sender<Option<Reload>>, end: CancellationToken) {
-    let mut signals = match tokio::signal::unix::signal(SignalKind::hangup()) {
-        Ok(signals) => signals,
-        Err(error) => return tracing::error!(%error, "SIGHUP does nothing: `evermq reload` does the same"),
-    };
-    loop {
-        tokio::select! {
-            () = end.cancelled() => return,
-            Some(()) = signals.recv() => {
-                // Where many wait, one that is to come sees the same file.
-                let _ = ask.try_send(None);
-            }
-        }
-    }
+    shutdown::on_hang_up(end, || {
+        // Where many wait, one that is to come sees the same file.
+        let _ = ask.try_send(None);
+    })
+    .await;
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -12,7 +12,6 @@
 //! | [`core`] | what every step of a connection uses | I/O |
 //! | [`accepting`] | how many clients are accepted, and what happens at the limit | I/O |
 //! | [`moving`] | connections that leave for another process, or come from one | I/O |
-//! | [`eviction`] | who has to make room | pure |
 //! | [`connection`] | what is kept of one client | |
 //! | [`greeting`] | what a client says first | I/O |
 //! | [`handshakes`] | places and work for TLS handshakes | pure |
@@ -39,7 +38,6 @@ mod connection;
 mod core;
 pub mod ended;
 mod ending;
-mod eviction;
 pub(crate) mod figures;
 mod flow;
 pub(crate) mod gate;

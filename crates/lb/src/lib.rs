@@ -16,7 +16,6 @@
 //! | [`pulse`] | whether the workers still turn, and what that means for the VIP | pure |
 //! | [`admin`] | what operators say of backends by hand, and how the lbs agree on it | pure |
 //! | [`rebalance`] | how many connections to close where | pure |
-//! | [`histogram`] | how long things took | atomics |
 //! | [`waiting`] | clients that wait for a backend, addresses in turn | pure |
 //! | [`pacing`] | so many in a second, so many at once | atomics |
 //! | [`pool`] | what all threads know of the backends | atomics |
@@ -51,7 +50,6 @@ mod driver;
 pub mod ejection;
 pub mod engine;
 pub mod health;
-pub mod histogram;
 mod metrics;
 mod mover;
 pub mod pacing;

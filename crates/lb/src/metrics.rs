@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Instant;
 
-use evermq_daemon::metrics::{self, Exposition, Kind as Is};
+use evermq_daemon::metrics::{self, Counts, Exposition, Kind as Is};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +12,6 @@ use crate::admin::Admin;
 use crate::backend::Standing;
 use crate::desk::{Desk, InForce, clock};
 use crate::engine::ended::Why;
-use crate::histogram::Counts;
 use crate::pool::Member;
 use crate::tally::{Kind, Sums};
 

@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use evermq_daemon::metrics::{Counts, Histogram};
+
 use crate::access_log::{Hand, Record, Times};
 use crate::engine::ended::{Begun, Ended, Sink, Why};
-use crate::histogram::{Counts, Histogram};
 
 const WHYS: usize = Why::ALL.len();
 /// Workers beyond so many share.

@@ -25,6 +25,18 @@ pub enum Version {
     V5,
 }
 
+impl Version {
+    /// As people call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V3 => "3.1",
+            Self::V4 => "3.1.1",
+            Self::V5 => "5.0",
+        }
+    }
+}
+
 /// Quality of service (MQTT 5.0 §4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[repr(u8)]

@@ -37,7 +37,7 @@ impl TopicName {
     /// # Errors
     /// [`TopicError::Wildcard`].
     pub fn new(text: Text) -> Result<Self, TopicError> {
-        if text.bytes().any(|b| b == b'+' || b == b'#') {
+        if has_wildcard(text.as_bytes()) {
             return Err(TopicError::Wildcard);
         }
         Ok(Self(text))
@@ -72,7 +72,7 @@ impl TopicFilter {
             None => text.as_str(),
             Some(rest) => {
                 let (group, filter) = rest.split_once('/').ok_or(TopicError::BadShare)?;
-                if group.is_empty() || filter.is_empty() || group.contains(['+', '#']) {
+                if group.is_empty() || filter.is_empty() || has_wildcard(group.as_bytes()) {
                     return Err(TopicError::BadShare);
                 }
                 filter
@@ -81,16 +81,8 @@ impl TopicFilter {
         if plain.is_empty() {
             return Err(TopicError::Empty);
         }
-        let mut levels = plain.split('/').peekable();
-        while let Some(level) = levels.next() {
-            let misplaced = match level {
-                "+" => false,
-                "#" => levels.peek().is_some(),
-                other => other.contains(['+', '#']),
-            };
-            if misplaced {
-                return Err(TopicError::MisplacedWildcard);
-            }
+        if has_wildcard(plain.as_bytes()) && !wildcards_are_levels(plain.as_bytes()) {
+            return Err(TopicError::MisplacedWildcard);
         }
         Ok(Self(text))
     }
@@ -137,6 +129,23 @@ impl TopicFilter {
             first = false;
         }
     }
+}
+
+/// Without an early end: names are short, and this compiles to a few vector instructions.
+fn has_wildcard(name: &[u8]) -> bool {
+    name.iter().fold(false, |found, &byte| found | (byte == b'+') | (byte == b'#'))
+}
+
+/// `+` is a whole level, `#` the whole last one.
+fn wildcards_are_levels(filter: &[u8]) -> bool {
+    filter.iter().enumerate().all(|(at, byte)| {
+        let begins = at == 0 || filter[at - 1] == b'/';
+        match byte {
+            b'+' => begins && filter.get(at + 1).is_none_or(|next| *next == b'/'),
+            b'#' => begins && at + 1 == filter.len(),
+            _ => true,
+        }
+    })
 }
 
 impl fmt::Debug for TopicName {

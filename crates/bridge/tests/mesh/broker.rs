@@ -15,7 +15,7 @@ use evermq_mqtt::{Publish, QoS, Text, TopicName};
 use tokio_util::sync::CancellationToken;
 
 /// For anything that should happen soon.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What the broker was given.
 #[derive(Default)]

@@ -1,10 +1,9 @@
 //! A cluster of brokers on loopback: certificates, configuration, one listening socket for each.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
-use std::time::Duration;
 
-use evermq_config::cluster::Broker;
+use evermq_config::broker::Broker;
 use evermq_config::{BrokerConfig, ClusterName, HostName, Peer, TlsFiles};
 use evermq_daemon::listen;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
@@ -102,28 +101,5 @@ pub fn dns(name: &str) -> SanType {
 }
 
 fn settings() -> Broker {
-    let unused = SocketAddr::from((IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
-    Broker {
-        listen_proxy: None,
-        listen: unused,
-        listen_plain: None,
-        peer_port: 0,
-        max_connections: 10,
-        connect_timeout: Duration::from_secs(5),
-        max_packet_size: 1024 * 1024,
-        max_inflight: 20,
-        max_queued_messages: 1000,
-        max_queued_bytes: 1 << 20,
-        max_session_expiry: Duration::from_secs(60),
-        max_keep_alive: Duration::ZERO,
-        max_subscriptions: 10,
-        max_topic_levels: 10,
-        max_retained_messages: 1000,
-        peer_queue_messages: 100_000,
-        peer_queue_bytes: 256 << 20,
-        tcp_keepalive: Duration::from_secs(10),
-        tcp_user_timeout: Duration::from_secs(10),
-        drain_timeout: Duration::from_secs(5),
-        workers: 1,
-    }
+    Broker { peer_queue_messages: 100_000, peer_queue_bytes: 256 << 20, workers: 1, ..Broker::default() }
 }

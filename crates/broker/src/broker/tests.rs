@@ -70,15 +70,21 @@ pub(crate) fn limits() -> Limits {
         max_keep_alive: Duration::ZERO,
         max_subscriptions: 10,
         max_topic_levels: 8,
+        max_topic_alias: 10,
         max_retained_messages: 10,
+        budget: Arc::new(crate::session::budget::Budget::new(1 << 20)),
+        durability: crate::session::Durability::default(),
     }
 }
+
+pub(crate) const BOUNDS: crate::retained::Bounds = crate::retained::Bounds { messages: 10, bytes: 10_000 };
 
 pub(crate) fn broker() -> (Arc<Broker>, Arc<FakeMesh>) {
     let mesh = Arc::new(FakeMesh::default());
     let counters = Arc::new(Counters::default());
-    let router = Arc::new(Router::new(10, Arc::clone(&counters)));
-    (Broker::new(limits(), router, counters, Arc::<FakeMesh>::clone(&mesh) as _, ClusterTopics::new(&[])), mesh)
+    let router = Arc::new(Router::new(BOUNDS, Arc::clone(&counters), None));
+    let backbone = Arc::<FakeMesh>::clone(&mesh) as _;
+    (Broker::new(limits(), router, counters, backbone, ClusterTopics::new(&[]), Access::open(), None), mesh)
 }
 
 pub(crate) fn connect(id: &str) -> Connect {
@@ -225,7 +231,7 @@ fn a_stopping_broker_lets_nobody_in_and_sends_every_will() {
     lose(&broker, &detached, now);
     let connected = broker.connect(with_will("connected", 0), now).unwrap().mailbox;
     broker.close_all(ReasonCode::ServerShuttingDown);
-    assert_eq!(connected.lock().close, Some(ReasonCode::ServerShuttingDown));
+    assert_eq!(connected.lock().close, Some(Box::new(ReasonCode::ServerShuttingDown.into())));
     assert_eq!(broker.connect(connect("late"), now).unwrap_err(), ReasonCode::ServerUnavailable);
     broker.end_all(now);
     let mut wills = mesh.payloads();

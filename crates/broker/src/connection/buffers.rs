@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use bytes::BytesMut;
 use evermq_mqtt::Packet;
 
+use crate::counters::Tally;
 use crate::mailbox::Wakes;
 use crate::session::{Action, Transmit};
 
@@ -27,6 +28,7 @@ pub(super) struct Buffers {
     pub(super) actions: VecDeque<Action>,
     pub(super) transmits: Vec<Transmit>,
     pub(super) wakes: Wakes,
+    pub(super) tally: Tally,
 }
 
 thread_local! {

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evermq_bridge::Pressure;
 use tokio::time::Sleep;
@@ -23,14 +23,21 @@ pub(super) enum Pause {
     None,
     /// A peer is behind.
     Relief(Relief),
+    /// It has sent faster than it may.
+    Slowed(Pin<Box<Sleep>>),
     /// A subscriber's queue is more than half full.
     Congested { mailbox: Arc<Mailbox>, yields: u8, sleep: Option<Pin<Box<Sleep>>> },
 }
 
 impl Pause {
+    /// Until then.
+    pub(super) fn slowed(until: Instant) -> Self {
+        Self::Slowed(Box::pin(tokio::time::sleep_until(until.into())))
+    }
+
     /// How to go on after a message.
     pub(super) fn update(&mut self, published: Published, broker: &Broker) {
-        if matches!(self, Self::Relief(_)) {
+        if matches!(self, Self::Relief(_) | Self::Slowed(_)) {
             return;
         }
         if published.pressure == Pressure::High {
@@ -45,6 +52,7 @@ impl Pause {
         let is_over = match self {
             Self::None => return true,
             Self::Relief(relief) => relief.as_mut().poll(cx).is_ready(),
+            Self::Slowed(sleep) => sleep.as_mut().poll(cx).is_ready(),
             Self::Congested { mailbox, .. } if !mailbox.lock().session.is_congested() => true,
             Self::Congested { yields, .. } if *yields < YIELDS => {
                 *yields += 1;

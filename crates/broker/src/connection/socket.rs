@@ -6,11 +6,12 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use evermq_mqtt::codec;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use super::buffers::{Buffers, KEEP, MIN_ROOM, READ};
+use super::rest::Rest;
 use super::{Connection, Input, MAX_PACKETS, Phase, Turn};
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
@@ -20,10 +21,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         // A large packet grows in a buffer of its own; the start of a small one goes in front of what comes now.
         let is_own = self.undecoded || self.unread.len() > KEEP;
         let buffer = if is_own {
-            &mut self.unread
+            self.unread.buffer()
         } else {
             buffers.input.clear();
-            buffers.input.extend_from_slice(&self.unread);
+            buffers.input.extend_from_slice(self.unread.as_slice());
             &mut buffers.input
         };
         if !self.undecoded {
@@ -34,7 +35,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             match pin!(self.stream.read_buf(buffer)).poll(cx) {
                 Poll::Pending => return input,
                 Poll::Ready(Ok(0)) => input.lost = Some(io::ErrorKind::UnexpectedEof.into()),
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(read)) => buffers.tally.read(read),
                 Poll::Ready(Err(error)) => input.lost = Some(error),
             }
         }
@@ -52,9 +53,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
         self.undecoded = buffers.packets.len() == MAX_PACKETS && !buffer.is_empty();
         if buffer.is_empty() {
-            self.unread = BytesMut::new();
+            self.unread = Rest::default();
         } else if !is_own {
-            self.unread = if buffer.len() > KEEP { buffer.split() } else { BytesMut::from(&buffer[..]) };
+            self.unread = Rest::new(if buffer.len() > KEEP { buffer.split() } else { BytesMut::from(&buffer[..]) });
         }
         input
     }
@@ -62,7 +63,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Writes what is left from before, then the turn's output; what the socket does not take is kept.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> io::Result<()> {
         while !self.unsent.is_empty() {
-            match Pin::new(&mut self.stream).poll_write(cx, &self.unsent)? {
+            match Pin::new(&mut self.stream).poll_write(cx, self.unsent.as_slice())? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(written) => self.unsent.advance(written),
                 Poll::Pending => break,
@@ -70,8 +71,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.unflushed = true;
         }
         let output = &mut buffers.output;
+        buffers.tally.written(output.len());
         if self.unsent.is_empty() {
-            self.unsent = BytesMut::new();
             let mut done = 0;
             while done < output.len() {
                 match Pin::new(&mut self.stream).poll_write(cx, &output[done..])? {
@@ -118,7 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Ends the connection so that the client sees the last packet: a socket that is closed with unread bytes is reset, and
     /// what was written is lost.
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Turn {
-        if !self.unsent.is_empty() || self.unflushed {
+        if !self.held.is_empty() || !self.unsent.is_empty() || self.unflushed {
             return Turn::Wait;
         }
         if self.phase == Phase::Closing {

@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use super::*;
 use crate::broker::tests::{FakeMesh, broker, connect};
+use crate::rate::Rates;
 
 /// A connection over a pipe, on a clock that stands still unless everyone waits.
 struct Pair {
@@ -17,12 +18,18 @@ struct Pair {
 
 impl Pair {
     async fn new(connect: Connect, pipe: usize) -> Self {
+        Self::metered(connect, pipe, None).await
+    }
+
+    async fn metered(connect: Connect, pipe: usize, rates: Option<Rates>) -> Self {
+        let meter = rates.map(|rates| Box::new(Meter::new(rates)));
         let (broker, mesh) = broker();
         let (client, server) = tokio::io::duplex(pipe);
         let version = connect.version;
+        let terms = Terms { max_packet_size: broker.limits().max_packet_size, meter };
         let accepted = broker.connect(connect, clock()).unwrap();
-        let connection = Connection::new(server, Arc::clone(&broker), version, accepted, BytesMut::new());
-        let mut pair = Self { client, received: BytesMut::new(), mesh, broker, task: tokio::spawn(connection.run()) };
+        let connection = Connection::new(server, Arc::clone(&broker), version, accepted, BytesMut::new(), terms);
+        let mut pair = Self { client, received: BytesMut::new(), mesh, broker, task: tokio::spawn(connection) };
         assert!(matches!(pair.receive().await, Some(Packet::ConnAck(_))));
         pair
     }
@@ -73,6 +80,24 @@ async fn a_peer_that_is_behind_stops_reading_until_it_has_caught_up() {
     assert_eq!(pair.mesh.payloads(), ["1", "2"]);
     pair.send(&Packet::PingReq).await;
     assert_eq!(pair.receive().await, Some(Packet::PingResp));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_sends_too_fast_is_read_from_more_slowly_and_loses_nothing() {
+    let rates = Some(Rates { messages: Some(10), bytes: None });
+    let mut pair = Pair::metered(Connect { keep_alive: 10, ..connect("p") }, 1 << 20, rates).await;
+    let started = clock();
+    // Much more than one turn takes, so it waits in the pipe; and all the while the client cannot be heard.
+    let count = u32::try_from(MAX_PACKETS).unwrap() * 2;
+    for number in 0..count {
+        pair.send(&publish(number)).await;
+    }
+    pair.send(&Packet::PingReq).await;
+    assert_eq!(pair.receive().await, Some(Packet::PingResp), "longer than its keep alive");
+    let took = (clock() - started).as_secs();
+    assert!((40..=102).contains(&took), "{took} s for {count} messages at 10 a second");
+    assert_eq!(pair.mesh.payloads().len(), count as usize);
+    assert!(pair.broker.counters.slowed.load(Ordering::Relaxed) > 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,4 +184,51 @@ async fn subscribe_to_t(pair: &mut Pair) {
     };
     pair.send(&Packet::Subscribe(subscribe)).await;
     assert!(matches!(pair.receive().await, Some(Packet::SubAck(_))));
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<parking_lot::Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_can_be_that_of_one_client() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter("off,[client{id=watched}]=trace")
+        .with_writer(move || writer.clone())
+        .with_ansi(false)
+        .finish();
+    let _default = tracing::subscriber::set_default(subscriber);
+    for id in ["watched", "other"] {
+        let mut pair = Pair::new(connect(id), 1 << 20).await;
+        pair.send(&publish(1)).await;
+        pair.send(&Packet::PingReq).await;
+        assert_eq!(pair.receive().await, Some(Packet::PingResp));
+    }
+    let log = String::from_utf8(log.0.lock().clone()).unwrap();
+    assert!(log.contains("watched") && log.contains("message") && !log.contains("other"), "{log}");
+}
+
+/// What an idle connection keeps in this process, but for what tokio, the allocator and the client's own names add. Each of
+/// these is there once for each connection, so what is added here is added ten thousand times.
+#[test]
+fn an_idle_connection_is_small() {
+    let task = size_of::<Connection<crate::stream::Stream>>() + size_of::<crate::places::Held>();
+    assert!(task <= 448, "the task: {task}");
+    let mailbox = size_of::<Mailbox>();
+    assert!(mailbox <= 704, "the session: {mailbox}");
+    let tls = size_of::<crate::stream::TlsStream>();
+    assert!(tls <= 1280, "TLS besides what rustls allocates: {tls}");
 }

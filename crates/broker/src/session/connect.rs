@@ -1,12 +1,17 @@
 //! What a CONNECT asks for and what it is granted (§3.1, §3.2).
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use evermq_mqtt::packet::Connect;
+use evermq_access::Permits;
+use evermq_mqtt::codec;
+use evermq_mqtt::packet::{ConnAck, Connect};
 use evermq_mqtt::properties::ConnAckProperties;
-use evermq_mqtt::{Publish, ReasonCode, Text, Version};
+use evermq_mqtt::{Packet, Publish, ReasonCode, Text, Version};
 
-use super::{Limits, LinkId, TOPIC_ALIAS_MAXIMUM, Will};
+use super::{Limits, LinkId, Will};
+use crate::auth::{Client, Login};
+use crate::authentication::Authenticated;
 use crate::message;
 
 /// Everything that a session needs to know of an accepted CONNECT.
@@ -16,6 +21,14 @@ pub struct Granted {
     pub link: LinkId,
     /// The client is an lb of the cluster, by its certificate.
     pub is_lb: bool,
+    /// Who the client is, where that is known.
+    pub user: Option<Arc<str>>,
+    /// How it is known.
+    pub login: Option<Login>,
+    /// The session's bounds from now on, where they may have changed.
+    pub limits: Option<Arc<Limits>>,
+    /// What it may do; none: everything.
+    pub permits: Option<Arc<Permits>>,
     /// Protocol version.
     pub version: Version,
     /// Zero for none.
@@ -25,24 +38,29 @@ pub struct Granted {
     /// The CONNECT asked for a session that ends with the connection.
     pub ends_with_connection: bool,
     /// The will.
-    pub will: Option<Will>,
+    pub will: Option<Box<Will>>,
     /// Messages of QoS 1 and 2 that may be on the way to the client at once.
     pub receive_maximum: u16,
     /// Bytes of a packet to the client.
     pub max_packet_size: u32,
+    /// Topic aliases that may be set for the client (§3.1.2.11.5).
+    pub topic_aliases: u16,
     /// Whether the client wants reason strings.
     pub problem_information: bool,
+    /// The mechanism that let the client in.
+    pub authenticated: Option<Authenticated>,
     /// What the CONNACK says.
     pub connack: ConnAckProperties,
 }
 
-/// Why a CONNECT is refused before it concerns any session.
+/// Why a CONNECT is refused before it concerns any session. A client that names an authentication method is to have gone
+/// through its exchange.
 ///
 /// # Errors
 /// The reason code for the CONNACK.
-pub fn check(connect: &Connect, limits: &Limits) -> Result<(), ReasonCode> {
-    // §4.12: no method is supported.
-    if connect.properties.authentication_method.is_some() {
+pub fn check(connect: &Connect, limits: &Limits, is_authenticated: bool) -> Result<(), ReasonCode> {
+    // [MQTT-4.12.0-1].
+    if connect.properties.authentication_method.is_some() && !is_authenticated {
         return Err(ReasonCode::BadAuthenticationMethod);
     }
     // 3.1.1 [MQTT-3.1.3-8]: an empty identifier needs a clean session; MQTT 3.1 knows none.
@@ -62,6 +80,9 @@ pub fn check(connect: &Connect, limits: &Limits) -> Result<(), ReasonCode> {
         if super::publish::is_reserved(topic) {
             return Err(ReasonCode::NotAuthorized);
         }
+        if !super::publish::has_its_format(&will.payload, &will.properties.publish) {
+            return Err(ReasonCode::PayloadFormatInvalid);
+        }
     }
     Ok(())
 }
@@ -80,10 +101,9 @@ impl Granted {
                 receive_maximum: (limits.max_inflight < u16::MAX).then_some(limits.max_inflight),
                 maximum_packet_size: Some(limits.max_packet_size),
                 assigned_client_id: assigned,
-                topic_alias_maximum: Some(TOPIC_ALIAS_MAXIMUM),
+                topic_alias_maximum: (limits.max_topic_alias > 0).then_some(limits.max_topic_alias),
                 server_keep_alive,
-                // Groups need one order across the brokers of the cluster; until then none is promised.
-                shared_subscription_available: Some(false),
+                shared_subscription_available: Some(true),
                 ..ConnAckProperties::default()
             }
         } else {
@@ -92,16 +112,69 @@ impl Granted {
         Self {
             link,
             is_lb: false,
+            user: None,
+            login: None,
+            limits: None,
+            permits: None,
             version: connect.version,
             keep_alive,
             expiry,
             ends_with_connection: wanted_expiry.is_zero(),
             receive_maximum: asked.receive_maximum.unwrap_or(u16::MAX).min(limits.max_inflight),
             max_packet_size: asked.maximum_packet_size.unwrap_or(u32::MAX),
+            topic_aliases: asked.topic_alias_maximum.unwrap_or(0).min(limits.max_topic_alias),
             problem_information: asked.request_problem_information.unwrap_or(true),
-            will: connect.will.map(will),
+            will: connect.will.map(|asked| Box::new(will(asked))),
+            authenticated: None,
             connack,
         }
+    }
+
+    /// The same as its listener and its certificate have it.
+    #[must_use]
+    pub fn to(mut self, client: &Client) -> Self {
+        self.is_lb = client.is_lb;
+        if let (Some(size), Version::V5) = (client.max_packet_size, self.version) {
+            self.connack.maximum_packet_size = Some(size);
+        }
+        self
+    }
+
+    /// The same for this user.
+    #[must_use]
+    pub fn as_user(mut self, login: Login, permits: Option<Arc<Permits>>) -> Self {
+        self.user = login.user.clone();
+        self.login = Some(login);
+        self.permits = permits;
+        self
+    }
+}
+
+impl Granted {
+    /// The same for a client that a mechanism let in: it is told so (`[MQTT-4.12.0-5]`).
+    #[must_use]
+    pub fn with_authentication(mut self, authenticated: Option<Authenticated>) -> Self {
+        if let Some(authenticated) = &authenticated {
+            self.connack.authentication_method = Some(authenticated.mechanism.name().clone());
+            self.connack.authentication_data.clone_from(&authenticated.data);
+        }
+        self.authenticated = authenticated;
+        self
+    }
+
+    /// A client that does not take its own CONNACK cannot be served: whatever may be left out of it says what the client
+    /// must know (`[MQTT-3.1.2-24]`).
+    ///
+    /// # Errors
+    /// Packet too large.
+    pub fn check_connack(&self) -> Result<(), ReasonCode> {
+        if self.max_packet_size == u32::MAX {
+            return Ok(());
+        }
+        let connack = ConnAck { session_present: false, reason: ReasonCode::Success, properties: self.connack.clone() };
+        let len = codec::encoded_len(&Packet::ConnAck(Box::new(connack)), self.version);
+        let fits = u32::try_from(len).is_ok_and(|len| len <= self.max_packet_size);
+        if fits { Ok(()) } else { Err(ReasonCode::PacketTooLarge) }
     }
 }
 

@@ -1,16 +1,19 @@
 //! Messages to the client: waiting, sending, resending, acknowledgements (§4.3, §4.4, §4.9).
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use evermq_mqtt::codec::{self, EncodeError};
+use evermq_mqtt::codec::{self, Alias, EncodeError};
 use evermq_mqtt::packet::Ack;
 use evermq_mqtt::{Packet, PacketId, QoS, ReasonCode, Version};
 
+use super::changes::Change;
 use super::inflight::Stage;
 use super::queue::Pushed;
 use super::{Action, Session, State};
 use crate::message::Delivery;
+use crate::share::Room;
 
 /// Messages beyond this many that are out get bytes of their own: a client that does not acknowledge must not keep the
 /// buffers alive that they were read into.
@@ -25,6 +28,8 @@ pub struct Delivered {
     pub refused: bool,
     /// This is the session's first message that is dropped.
     pub overflowed: bool,
+    /// It was refused for lack of room in all sessions together.
+    pub exhausted: bool,
     /// The connection has something to send.
     pub ready: bool,
     /// The queue is more than half full, and takes more.
@@ -48,6 +53,24 @@ pub enum Transmit {
 }
 
 impl Transmit {
+    /// When the message came to this broker, unless it is one that was retained.
+    #[must_use]
+    pub fn received(&self) -> Option<Instant> {
+        match self {
+            Self::Publish { delivery, .. } if !delivery.retain => Some(delivery.message.message().received),
+            Self::Publish { .. } | Self::PubRel(_) => None,
+        }
+    }
+
+    /// The message's QoS.
+    #[must_use]
+    pub fn qos(&self) -> Option<QoS> {
+        match self {
+            Self::Publish { delivery, .. } => Some(delivery.qos),
+            Self::PubRel(_) => None,
+        }
+    }
+
     /// Bytes of the message.
     #[must_use]
     pub fn payload_len(&self) -> usize {
@@ -57,13 +80,28 @@ impl Transmit {
         }
     }
 
-    /// Appends the packet to `out`.
+    /// Whether it is of an exchange of QoS 2.
+    #[must_use]
+    pub fn is_exactly_once(&self) -> bool {
+        match self {
+            Self::Publish { delivery, .. } => delivery.qos == QoS::ExactlyOnce,
+            Self::PubRel(_) => true,
+        }
+    }
+
+    /// Appends the packet to `out`, a PUBLISH with `alias` for or beside its topic name.
     ///
     /// # Errors
     /// The message is too large for MQTT; nothing is appended.
-    pub fn write(&self, version: Version, now: Instant, out: &mut BytesMut) -> Result<(), EncodeError> {
+    pub fn write(
+        &self,
+        version: Version,
+        alias: Option<Alias>,
+        now: Instant,
+        out: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
         match self {
-            Self::Publish { delivery, dup, packet_id } => delivery.write(version, *dup, *packet_id, now, out),
+            Self::Publish { delivery, dup, packet_id } => delivery.write(version, *dup, *packet_id, alias, now, out),
             Self::PubRel(packet_id) => codec::encode(&pubrel(*packet_id, ReasonCode::Success), version, out),
         }
     }
@@ -73,6 +111,19 @@ impl Session {
     /// A message for this client.
     pub fn deliver(&mut self, delivery: Delivery) -> Delivered {
         self.enqueue(delivery, false)
+    }
+
+    /// Whether there is as much room as `wanted` for a message of a shared subscription.
+    #[must_use]
+    pub fn has_room(&self, delivery: &Delivery, wanted: Room) -> bool {
+        let bounds = self.limits.queue();
+        match wanted {
+            // What this client may not have is another member's.
+            _ if self.is_ended() || !self.may_receive(delivery) => false,
+            Room::Plenty => !self.queue.is_congested(bounds) && self.queue.has_room(delivery, bounds),
+            Room::Some => self.queue.has_room(delivery, bounds),
+            Room::Any => true,
+        }
     }
 
     /// A retained message that the client's SUBSCRIBE asked for.
@@ -93,6 +144,9 @@ impl Session {
                 Stage::Published(delivery) => {
                     if !link.takes(delivery, now) {
                         self.inflight.end(packet_id);
+                        if self.durable {
+                            self.changes.push(Change::Done(packet_id));
+                        }
                         continue;
                     }
                     if !may_send {
@@ -109,6 +163,9 @@ impl Session {
             // What was sent before goes first (`[MQTT-4.6.0-1]`), but holds up QoS 0 as little as a full window does.
             let mut delivery = self.queue.pop(may_send && self.inflight.may_begin(link.window))?;
             if delivery.message.is_expired(now) || !link.takes(&delivery, now) {
+                if self.durable && delivery.qos > QoS::AtMostOnce {
+                    self.changes.push(Change::Dropped(delivery.message));
+                }
                 continue;
             }
             if delivery.qos == QoS::AtMostOnce {
@@ -117,8 +174,11 @@ impl Session {
             if self.inflight.len() >= ATTACHED {
                 delivery.message = delivery.message.detached();
             }
-            let packet_id = Some(self.inflight.begin(delivery.clone()));
-            return Some(Transmit::Publish { delivery, dup: false, packet_id });
+            let packet_id = self.inflight.begin(delivery.clone());
+            if self.durable {
+                self.changes.push(Change::Sent(Arc::clone(&delivery.message), packet_id));
+            }
+            return Some(Transmit::Publish { delivery, dup: false, packet_id: Some(packet_id) });
         }
     }
 
@@ -138,9 +198,7 @@ impl Session {
 
     pub(super) fn handle_puback(&mut self, ack: &Ack, now: Instant) {
         match self.inflight.get(ack.packet_id).map(|exchange| &exchange.stage) {
-            Some(Stage::Published(delivery)) if delivery.qos == QoS::AtLeastOnce => {
-                self.inflight.end(ack.packet_id);
-            }
+            Some(Stage::Published(delivery)) if delivery.qos == QoS::AtLeastOnce => self.complete(ack.packet_id),
             Some(Stage::Published(_) | Stage::Released) => self.out_of_turn("PUBACK for a message of QoS 2", now),
             // It was complete already.
             None => {}
@@ -160,25 +218,38 @@ impl Session {
         }
         // [MQTT-4.3.3-4]: a PUBREC with an error is the end of it.
         if ack.reason.is_error() {
-            self.inflight.end(ack.packet_id);
-            return;
+            return self.complete(ack.packet_id);
         }
-        exchange.stage = Stage::Released;
+        let is_new = !matches!(std::mem::replace(&mut exchange.stage, Stage::Released), Stage::Released);
         self.inflight.resent(ack.packet_id);
+        if is_new {
+            self.note(Change::Released(ack.packet_id));
+        }
         self.send_pubrel(ack.packet_id, ReasonCode::Success);
     }
 
     pub(super) fn handle_pubcomp(&mut self, ack: &Ack, now: Instant) {
         match self.inflight.get(ack.packet_id).map(|exchange| &exchange.stage) {
-            Some(Stage::Released) => {
-                self.inflight.end(ack.packet_id);
-            }
+            Some(Stage::Released) => self.complete(ack.packet_id),
             Some(Stage::Published(_)) => self.out_of_turn("PUBCOMP before PUBREC", now),
             None => {}
         }
     }
 
+    fn complete(&mut self, packet_id: PacketId) {
+        self.inflight.end(packet_id);
+        self.note(Change::Done(packet_id));
+    }
+
+    fn may_receive(&self, delivery: &Delivery) -> bool {
+        let topic = &delivery.message.message().publish.topic;
+        self.permits.as_ref().is_none_or(|permits| permits.may_receive(topic))
+    }
+
     fn enqueue(&mut self, mut delivery: Delivery, retained: bool) -> Delivered {
+        if !self.may_receive(&delivery) {
+            return Delivered::default();
+        }
         let is_connected = match self.state {
             State::Connected(_) => true,
             // §4.1: messages of QoS 0 need not wait for an absent client.
@@ -186,20 +257,26 @@ impl Session {
             State::Detached { .. } => false,
             State::Ended => return Delivered::default(),
         };
+        // Before it gets bytes of its own: the store is to have it once, however many hold it in one form or the other.
+        let kept = (self.durable && delivery.qos > QoS::AtMostOnce).then(|| delivery.clone());
         if !is_connected {
             delivery.message = delivery.message.detached();
         }
         let bounds = self.limits.queue();
         let pushed =
             if retained { self.queue.push_retained(delivery, bounds) } else { self.queue.push(delivery, bounds) };
-        let dropped = match pushed {
-            Pushed::Queued => 0,
-            Pushed::Displaced(older) => older,
-            Pushed::Refused => 1,
+        let (dropped, refused) = match pushed {
+            Pushed::Queued => (0, false),
+            Pushed::Displaced(older) => (older, false),
+            Pushed::Refused | Pushed::Exhausted => (1, true),
         };
+        if let Some(kept) = kept.filter(|_| !refused) {
+            self.changes.push(Change::Enqueue(kept));
+        }
         let overflowed = dropped > 0 && !std::mem::replace(&mut self.overflowed, true);
         let congested = is_connected && dropped == 0 && self.queue.is_congested(bounds);
-        Delivered { dropped, refused: pushed == Pushed::Refused, overflowed, ready: self.has_transmit(), congested }
+        let exhausted = pushed == Pushed::Exhausted;
+        Delivered { dropped, refused, overflowed, exhausted, ready: self.has_transmit(), congested }
     }
 
     fn out_of_turn(&mut self, text: &'static str, now: Instant) {

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
 
-use evermq_mqtt::PacketId;
+use evermq_mqtt::{PacketId, QoS};
 
 use crate::message::Delivery;
 
@@ -153,6 +153,64 @@ impl Inflight {
                 delivery.message = delivery.message.detached();
             }
         }
+    }
+
+    /// Takes out what another member of a shared subscription may have when the session ends, in its order: not what is of
+    /// QoS 2, which this client may have (`[MQTT-4.8.2-5]`).
+    pub fn take_shared(&mut self) -> Vec<Delivery> {
+        let is_shared = |delivery: &Delivery| delivery.qos == QoS::AtLeastOnce && delivery.share.is_some();
+        let ended = std::mem::take(self);
+        ended
+            .ring
+            .into_iter()
+            .flatten()
+            .filter_map(|exchange| match exchange.stage {
+                Stage::Published(delivery) => Some(delivery).filter(is_shared),
+                Stage::Released => None,
+            })
+            .collect()
+    }
+
+    /// Open exchanges in the order in which they were begun; those without a message are released.
+    pub fn iter(&self) -> impl Iterator<Item = (PacketId, Option<&Delivery>)> {
+        self.ring.iter().enumerate().filter_map(|(index, exchange)| match &exchange.as_ref()?.stage {
+            Stage::Published(delivery) => Some((self.id_at(index), Some(delivery))),
+            Stage::Released => Some((self.id_at(index), None)),
+        })
+    }
+
+    /// The messages of open exchanges, to be changed in what is neither their message nor their QoS.
+    pub fn deliveries_mut(&mut self) -> impl Iterator<Item = &mut Delivery> {
+        self.ring.iter_mut().flatten().filter_map(|exchange| match &mut exchange.stage {
+            Stage::Published(delivery) => Some(delivery),
+            Stage::Released => None,
+        })
+    }
+
+    /// The identifier that the next exchange gets.
+    #[must_use]
+    pub fn next_id(&self) -> PacketId {
+        self.id_at(self.ring.len())
+    }
+
+    /// Exchanges as they were, oldest first; those without a message are released. `next` is the identifier after the last
+    /// that was given out.
+    #[must_use]
+    pub fn recover(exchanges: Vec<(PacketId, Option<Delivery>)>, next: PacketId) -> Self {
+        let mut inflight = Self { oldest: exchanges.first().map_or(next, |(id, _)| *id), ..Self::default() };
+        for (id, delivery) in exchanges {
+            let index = inflight.index_of(id);
+            if inflight.ring.len() <= index {
+                inflight.ring.resize_with(index + 1, || None);
+            }
+            let stage = delivery.map_or(Stage::Released, Stage::Published);
+            if inflight.ring[index].replace(Exchange { stage, sent: false }).is_none() {
+                inflight.open += 1;
+            }
+        }
+        let len = inflight.index_of(next).max(inflight.ring.len());
+        inflight.ring.resize_with(len, || None);
+        inflight
     }
 
     fn index_of(&self, id: PacketId) -> usize {

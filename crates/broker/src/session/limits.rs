@@ -1,7 +1,12 @@
 //! Bounds of sessions.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use evermq_mqtt::Publish;
+
+use super::budget::Budget;
 use super::queue::Bounds;
 
 /// Bounds that hold for every session.
@@ -23,14 +28,64 @@ pub struct Limits {
     pub max_subscriptions: usize,
     /// Levels of a topic name or filter.
     pub max_topic_levels: usize,
+    /// Topic aliases each way and connection; zero for none.
+    pub max_topic_alias: u16,
     /// Retained messages in all, and so the most that SUBSCRIBE can make wait for one session.
     pub max_retained_messages: usize,
+    /// Room for what waits in all sessions.
+    pub budget: Arc<Budget>,
+    /// What outlives the process.
+    pub durability: Durability,
+}
+
+/// Whether sessions can outlive the process, and whether there is room for more of them and of their messages.
+#[derive(Clone, Default)]
+pub struct Durability(Option<Arc<dyn Durable>>);
+
+/// What a session asks of the store.
+pub trait Durable: Send + Sync {
+    /// It takes nothing new.
+    fn is_full(&self) -> bool;
+    /// It would have to keep this message: a durable session gets it, or it is retained.
+    fn is_needed_for(&self, publish: &Publish) -> bool;
+}
+
+impl Durability {
+    /// Sessions are kept there.
+    #[must_use]
+    pub fn new(store: Arc<dyn Durable>) -> Self {
+        Self(Some(store))
+    }
+
+    /// Whether sessions are kept anywhere.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Whether nothing new can be kept.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.0.as_ref().is_some_and(|store| store.is_full())
+    }
+
+    /// Whether this message would have to be kept and cannot.
+    #[must_use]
+    pub fn refuses(&self, publish: &Publish) -> bool {
+        self.0.as_ref().is_some_and(|store| store.is_full() && store.is_needed_for(publish))
+    }
+}
+
+impl fmt::Debug for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Durability").field(&self.is_there()).finish()
+    }
 }
 
 impl Limits {
     /// As the cluster file says.
     #[must_use]
-    pub fn new(broker: &evermq_config::cluster::Broker) -> Self {
+    pub fn new(broker: &evermq_config::broker::Broker) -> Self {
         Self {
             max_packet_size: broker.max_packet_size,
             max_inflight: broker.max_inflight,
@@ -40,7 +95,10 @@ impl Limits {
             max_keep_alive: broker.max_keep_alive,
             max_subscriptions: broker.max_subscriptions,
             max_topic_levels: broker.max_topic_levels,
+            max_topic_alias: broker.max_topic_alias,
             max_retained_messages: broker.max_retained_messages,
+            budget: Arc::new(Budget::new(broker.max_queued_total)),
+            durability: Durability::default(),
         }
     }
 

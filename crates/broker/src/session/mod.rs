@@ -17,11 +17,16 @@
 //! | `subscribe` | SUBSCRIBE and UNSUBSCRIBE |
 //! | `deliver` | messages to the client: waiting, sending, resending, acknowledgements |
 //! | [`queue`], [`inflight`] | what waits, what is out |
+//! | [`budget`] | room for all queues together |
 //! | `link` | the present connection |
+//! | [`changes`], [`recover`] | what the store is to know, and a session out of it |
+//! | [`view`] | what an operator is shown |
 //!
 //! Pure: the [`connection`](crate::connection) owns the socket and the clock, the [`expiry`](crate::expiry) task those of
 //! sessions without a connection.
 
+pub mod budget;
+pub mod changes;
 pub mod connect;
 mod deliver;
 pub mod inflight;
@@ -29,7 +34,9 @@ mod limits;
 mod link;
 mod publish;
 pub mod queue;
+pub mod recover;
 mod subscribe;
+pub mod view;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -37,22 +44,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use evermq_access::Permits;
 use evermq_mqtt::codec::{DecodeError, Sender, check_sender};
-use evermq_mqtt::packet::{ConnAck, Disconnect};
+use evermq_mqtt::packet::{Auth, ConnAck, Disconnect};
 use evermq_mqtt::properties::DisconnectProperties;
 use evermq_mqtt::{Packet, PacketId, Publish, ReasonCode, Text, TopicFilter, Version};
-use hashbrown::HashSet;
 
+use crate::auth::Login;
+pub use changes::Change;
 use connect::Granted;
 pub use deliver::{Delivered, Transmit};
 use inflight::Inflight;
-pub use limits::Limits;
+pub use limits::{Durability, Durable, Limits};
 use link::Link;
+pub(crate) use publish::is_reserved;
 use queue::Queue;
 pub use subscribe::Subscription;
 
-/// Topic aliases that a client may set (§3.2.2.3.8): enough for a device's few topics, little memory for a hostile one.
-pub const TOPIC_ALIAS_MAXIMUM: u16 = 10;
+use crate::authentication::{Authentication, Step};
+use crate::message::Delivery;
 
 /// A Reason String is left out for a client whose Maximum Packet Size is below this (`[MQTT-3.14.2-3]`).
 const SIZE_FOR_REASON_STRING: u32 = 256;
@@ -66,7 +76,8 @@ pub struct LinkId(pub u64);
 pub enum Action {
     /// Write the packet to the connection.
     Send(Packet),
-    /// The client's own message, or its will: stamp it, give it to the bridge and to the subscribers.
+    /// The client's own message, or its will: stamp it, give it to the bridge and to the subscribers. Of QoS 2 and from a
+    /// durable session it has its packet identifier until then; [`Session::confirm_received`] is to follow.
     Publish(Publish),
     /// A message was not accepted; the client has been told where its version can say so.
     Refused(ReasonCode),
@@ -97,25 +108,46 @@ pub enum Action {
         /// Its subscriptions.
         filters: Vec<TopicFilter>,
     },
+    /// Other members of the groups that these came through are to have them.
+    GiveBack(Returned),
 }
+
+/// Messages of shared subscriptions that a session has not acknowledged and never will, in their order.
+#[derive(Debug)]
+pub struct Returned(pub Vec<Delivery>);
+
+impl PartialEq for Returned {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |(one, other): (&Delivery, &Delivery)| Arc::ptr_eq(&one.message, &other.message);
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(same)
+    }
+}
+
+impl Eq for Returned {}
 
 /// A session.
 #[derive(Debug)]
 pub struct Session {
-    client_id: Text,
+    /// Whose it is, as far as that is known.
+    user: Option<Arc<str>>,
     limits: Arc<Limits>,
+    /// What its client may do; none: everything.
+    permits: Option<Arc<Permits>>,
     state: State,
     /// No connection so far, so there is no state that a client could resume.
     fresh: bool,
     /// How long it outlives a connection.
     expiry: Duration,
-    will: Option<Will>,
+    will: Option<Box<Will>>,
     subscriptions: BTreeMap<TopicFilter, Subscription>,
     queue: Queue,
     inflight: Inflight,
-    /// Packet identifiers of QoS 2 messages that were taken and not yet released (§4.3.3).
-    received: HashSet<PacketId>,
+    /// Packet identifiers of QoS 2 messages that were taken and not yet released (§4.3.3), and whether that is recorded.
+    received: BTreeMap<PacketId, bool>,
     actions: VecDeque<Action>,
+    /// It outlives the process: its changes are recorded.
+    durable: bool,
+    changes: Vec<Change>,
     /// Whether this session's full queue has been logged.
     overflowed: bool,
 }
@@ -139,19 +171,22 @@ pub struct Will {
 impl Session {
     /// The session of a client that has not connected before.
     #[must_use]
-    pub fn new(client_id: Text, limits: Arc<Limits>) -> Self {
+    pub fn new(limits: Arc<Limits>) -> Self {
         Self {
-            client_id,
+            user: None,
+            queue: Queue::new(Arc::clone(&limits.budget)),
             limits,
+            permits: None,
             state: State::Detached { will_at: None, expires_at: None },
             fresh: true,
             expiry: Duration::ZERO,
             will: None,
             subscriptions: BTreeMap::new(),
-            queue: Queue::default(),
             inflight: Inflight::default(),
-            received: HashSet::new(),
+            received: BTreeMap::new(),
             actions: VecDeque::new(),
+            durable: false,
+            changes: Vec::new(),
             overflowed: false,
         }
     }
@@ -171,20 +206,28 @@ impl Session {
         }
         let session_present = !std::mem::replace(&mut self.fresh, false);
         self.expiry = granted.expiry;
+        self.permits = granted.permits;
+        if let Some(limits) = granted.limits {
+            self.limits = limits;
+        }
         self.will = granted.will;
+        self.user = granted.user;
         self.inflight.restart();
         self.state = State::Connected(Box::new(Link {
             id: granted.link,
             is_lb: granted.is_lb,
+            login: granted.login,
             version: granted.version,
-            keep_alive: granted.keep_alive,
+            keep_alive: u16::try_from(granted.keep_alive.as_secs()).unwrap_or(u16::MAX),
             last_received: now,
             window: granted.receive_maximum,
             max_packet_size: granted.max_packet_size,
             problem_information: granted.problem_information,
             ends_with_connection: granted.ends_with_connection,
             aliases: Vec::new(),
+            authentication: granted.authenticated.as_ref().map(|client| Box::new(Authentication::new(client))),
         }));
+        self.note_connected();
         // [MQTT-3.2.0-1]: CONNACK before anything else.
         let connack = ConnAck { session_present, reason: ReasonCode::Success, properties: granted.connack };
         self.actions.push_back(Action::Send(Packet::ConnAck(Box::new(connack))));
@@ -208,7 +251,7 @@ impl Session {
             Packet::PingReq => self.actions.push_back(Action::Send(Packet::PingResp)),
             Packet::Disconnect(disconnect) => self.handle_disconnect(&disconnect, now),
             Packet::Connect(_) => self.fail(ReasonCode::ProtocolError, "second CONNECT", now),
-            Packet::Auth(_) => self.fail(ReasonCode::ProtocolError, "AUTH without an authentication method", now),
+            Packet::Auth(auth) => self.handle_auth(&auth, now),
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 self.fail(ReasonCode::ProtocolError, "packet that only a server sends", now);
             }
@@ -222,10 +265,16 @@ impl Session {
 
     /// The broker ends the present connection.
     pub fn handle_close(&mut self, reason: ReasonCode, now: Instant) {
+        self.handle_close_because(reason, None, now);
+    }
+
+    /// The same; `text` says why, where the reason's name does not say enough.
+    pub fn handle_close_because(&mut self, reason: ReasonCode, text: Option<Box<str>>, now: Instant) {
         // A client that is sent to another broker has not gone, so nobody is told that it has: its will is as if it had
         // disconnected by itself.
         let with_will = reason != ReasonCode::UseAnotherServer;
-        self.close(reason, reason.name().into(), with_will, now);
+        let text = text.map_or(Cow::Borrowed(reason.name()), |text| Cow::Owned(text.into_string()));
+        self.close(reason, text, with_will, now);
     }
 
     /// The present connection is gone without a DISCONNECT.
@@ -256,6 +305,7 @@ impl Session {
                     *will_at = None;
                     if let Some(will) = self.will.take() {
                         self.actions.push_back(Action::Publish(will.publish));
+                        self.note(Change::State);
                     }
                 }
                 if expired {
@@ -294,10 +344,38 @@ impl Session {
         }
     }
 
-    /// The client identifier.
+    /// Whose it is, where that is known.
     #[must_use]
-    pub fn client_id(&self) -> &Text {
-        &self.client_id
+    pub fn user(&self) -> Option<&Arc<str>> {
+        self.user.as_ref()
+    }
+
+    /// How long it outlives its connection.
+    #[must_use]
+    pub fn expiry(&self) -> Duration {
+        self.expiry
+    }
+
+    /// What it is subscribed to.
+    pub fn subscriptions(&self) -> impl Iterator<Item = (&TopicFilter, &Subscription)> {
+        self.subscriptions.iter()
+    }
+
+    /// Messages that wait.
+    #[must_use]
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Messages that are out.
+    #[must_use]
+    pub fn inflight(&self) -> &Inflight {
+        &self.inflight
+    }
+
+    /// Identifiers of QoS 2 messages that the client has not released, as far as they are recorded.
+    pub fn received(&self) -> impl Iterator<Item = PacketId> {
+        self.received.iter().filter(|(_, is_recorded)| **is_recorded).map(|(id, _)| *id)
     }
 
     /// The present connection.
@@ -318,6 +396,32 @@ impl Session {
         }
     }
 
+    /// How the present connection's client is known.
+    #[must_use]
+    pub fn login(&self) -> Option<&Login> {
+        match &self.state {
+            State::Connected(link) => link.login.as_ref(),
+            State::Detached { .. } | State::Ended => None,
+        }
+    }
+
+    /// What its client may do from now on. Messages that wait already were allowed when they came; a will that it may not
+    /// publish any more goes.
+    pub fn set_permits(&mut self, permits: Option<Arc<Permits>>) {
+        let may_not = |will: &Will| permits.as_ref().is_some_and(|permits| !permits.may_publish(&will.publish.topic));
+        if self.will.as_deref().is_some_and(may_not) {
+            self.will = None;
+            self.note(Change::State);
+        }
+        self.permits = permits;
+    }
+
+    /// Whether it has a connection that it does not outlive (§3.1.2.11.2; 3.1.1 `[MQTT-3.1.2-6]`).
+    #[must_use]
+    pub fn ends_with_connection(&self) -> bool {
+        matches!(self.state, State::Connected(_)) && self.expiry.is_zero()
+    }
+
     /// Whether the session is over: it takes neither connections nor messages.
     #[must_use]
     pub fn is_ended(&self) -> bool {
@@ -328,6 +432,18 @@ impl Session {
     #[must_use]
     pub fn queued(&self) -> usize {
         self.queue.len()
+    }
+
+    fn handle_auth(&mut self, auth: &Auth, now: Instant) {
+        let State::Connected(link) = &mut self.state else { return };
+        // [MQTT-4.12.0-7].
+        let Some(authentication) = &mut link.authentication else {
+            return self.fail(ReasonCode::ProtocolError, "AUTH without an authentication method", now);
+        };
+        match authentication.handle_auth(auth) {
+            Step::Continue(auth) | Step::Done(auth) => self.actions.push_back(Action::Send(Packet::Auth(auth))),
+            Step::Failed(reason, text) => self.fail(reason, text, now),
+        }
     }
 
     fn handle_disconnect(&mut self, disconnect: &Disconnect, now: Instant) {
@@ -388,6 +504,7 @@ impl Session {
         self.queue.detach();
         self.inflight.detach();
         self.state = State::Detached { will_at, expires_at: now.checked_add(self.expiry) };
+        self.note(Change::State);
     }
 
     fn end(&mut self) {
@@ -396,10 +513,16 @@ impl Session {
         }
         let filters = std::mem::take(&mut self.subscriptions).into_keys().collect();
         self.actions.push_back(Action::End { filters });
-        self.queue = Queue::default();
+        let mut returned = self.inflight.take_shared();
+        returned.extend(self.queue.take_shared());
+        if !returned.is_empty() {
+            self.actions.push_back(Action::GiveBack(Returned(returned)));
+        }
+        self.queue = Queue::new(Arc::clone(&self.limits.budget));
         self.inflight = Inflight::default();
-        self.received = HashSet::new();
+        self.received = BTreeMap::new();
         self.state = State::Ended;
+        self.note_end();
     }
 }
 

@@ -4,16 +4,20 @@
 //! and 2 while the client's Receive Maximum is used up (§4.9). Numbers keep the common order otherwise.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use evermq_mqtt::QoS;
 
+use super::budget::{Budget, Share};
 use crate::message::Delivery;
 
 /// Read buffers that waiting messages may keep alive besides what they need themselves: some megabytes. Messages that came
 /// together share a buffer and cost nothing more; one that would keep yet another buffer gets bytes of its own instead.
 const MAX_BUFFERS: usize = 64;
 /// A read buffer is about this large, so messages less than this apart are in the same one.
-const BUFFER: usize = 64 * 1024;
+const PAGES: u32 = 16;
+/// Of memory.
+const PAGE: usize = 4096;
 /// Buffers that are being filled at the same time: one for each worker, and some are always just full.
 const RECENT: usize = 4;
 
@@ -24,8 +28,10 @@ pub enum Pushed {
     Queued,
     /// It waits; this many older ones of QoS 0 were dropped to make room.
     Displaced(usize),
-    /// There was no room.
+    /// There was no room in this queue.
     Refused,
+    /// There was no room in all of them together.
+    Exhausted,
 }
 
 /// Bounds of one queue.
@@ -40,8 +46,10 @@ pub struct Bounds {
 }
 
 /// The queue of one session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Queue {
+    budget: Arc<Budget>,
+    share: Share,
     unacknowledged: VecDeque<Waiting>,
     acknowledged: VecDeque<Waiting>,
     next: u64,
@@ -52,8 +60,8 @@ pub struct Queue {
     retained: usize,
     /// Buffers that waiting messages keep alive, roughly.
     buffers: usize,
-    /// Addresses in the latest of them.
-    recent: [usize; RECENT],
+    /// Pages in the latest of them; the lowest bits of their numbers are enough to tell them apart.
+    recent: [u32; RECENT],
 }
 
 #[derive(Debug)]
@@ -66,6 +74,23 @@ struct Waiting {
 }
 
 impl Queue {
+    /// An empty queue that takes its room from `budget`.
+    #[must_use]
+    pub fn new(budget: Arc<Budget>) -> Self {
+        Self {
+            budget,
+            share: Share::default(),
+            unacknowledged: VecDeque::new(),
+            acknowledged: VecDeque::new(),
+            next: 0,
+            messages: 0,
+            bytes: 0,
+            retained: 0,
+            buffers: 0,
+            recent: [0; RECENT],
+        }
+    }
+
     /// Appends `delivery`. Where there is no room the oldest of QoS 0 go; if that is not enough, the new one is refused.
     pub fn push(&mut self, delivery: Delivery, bounds: Bounds) -> Pushed {
         let bytes = delivery.message.payload_len();
@@ -76,10 +101,25 @@ impl Queue {
             }
             displaced += 1;
         }
+        let is_spare = delivery.qos == QoS::AtMostOnce;
+        while !self.budget.cover(&mut self.share, self.bytes + bytes, is_spare) {
+            if !self.drop_oldest_qos0() {
+                return Pushed::Exhausted;
+            }
+            displaced += 1;
+        }
         self.messages += 1;
         self.bytes += bytes;
         self.append(delivery, false);
         if displaced == 0 { Pushed::Queued } else { Pushed::Displaced(displaced) }
+    }
+
+    /// Appends what was there before the broker stopped, whatever the bounds are now.
+    pub fn restore(&mut self, delivery: Delivery) {
+        self.messages += 1;
+        self.bytes += delivery.message.payload_len();
+        self.budget.force(&mut self.share, self.bytes);
+        self.append(delivery, false);
     }
 
     /// Appends a retained message that the client has just asked for. What it asked for counts apart: a wildcard may
@@ -96,6 +136,7 @@ impl Queue {
     /// The next message; only of QoS 0 unless `acknowledged`.
     pub fn pop(&mut self, acknowledged: bool) -> Option<Delivery> {
         let first = |line: &VecDeque<Waiting>| line.front().map_or(u64::MAX, |waiting| waiting.number);
+        let acknowledged = acknowledged && self.may_go();
         let line = if acknowledged && first(&self.acknowledged) < first(&self.unacknowledged) {
             &mut self.acknowledged
         } else {
@@ -112,6 +153,19 @@ impl Queue {
             self.forget(&waiting);
         }
         self.unacknowledged.shrink_to_fit();
+        if self.bytes == 0 {
+            self.budget.give_back(&mut self.share);
+        }
+    }
+
+    /// The messages of QoS 1 and 2, in their order.
+    pub fn acknowledged(&self) -> impl Iterator<Item = &Delivery> {
+        self.acknowledged.iter().map(|waiting| &waiting.delivery)
+    }
+
+    /// The same, to be changed in what is neither its message nor its QoS.
+    pub fn acknowledged_mut(&mut self) -> impl Iterator<Item = &mut Delivery> {
+        self.acknowledged.iter_mut().map(|waiting| &mut waiting.delivery)
     }
 
     /// Replaces each waiting message by a copy with bytes of its own.
@@ -123,10 +177,37 @@ impl Queue {
         self.buffers = self.unacknowledged.iter().filter(|waiting| waiting.opens_buffer).count();
     }
 
+    /// Takes out the messages of QoS 1 and 2 that came through a shared subscription, in their order.
+    pub fn take_shared(&mut self) -> Vec<Delivery> {
+        let (shared, own): (VecDeque<_>, _) =
+            std::mem::take(&mut self.acknowledged).into_iter().partition(|waiting| waiting.delivery.share.is_some());
+        self.acknowledged = own;
+        shared
+            .into_iter()
+            .map(|waiting| {
+                self.forget(&waiting);
+                waiting.delivery
+            })
+            .collect()
+    }
+
+    /// Whether `delivery` can be appended without dropping anything.
+    #[must_use]
+    pub fn has_room(&self, delivery: &Delivery, bounds: Bounds) -> bool {
+        let bytes = self.bytes.saturating_add(delivery.message.payload_len());
+        self.messages < bounds.messages && bytes <= bounds.bytes
+    }
+
     /// Waiting messages.
     #[must_use]
     pub fn len(&self) -> usize {
         self.messages + self.retained
+    }
+
+    /// Payload bytes of those that count against the bounds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether nothing waits.
@@ -144,7 +225,14 @@ impl Queue {
     /// Whether a message could be popped.
     #[must_use]
     pub fn has(&self, acknowledged: bool) -> bool {
-        !self.unacknowledged.is_empty() || (acknowledged && !self.acknowledged.is_empty())
+        !self.unacknowledged.is_empty() || (acknowledged && !self.acknowledged.is_empty() && self.may_go())
+    }
+
+    /// Whether the first one of QoS 1 or 2 may be sent: in a moment, if its sender's session has still to note it.
+    fn may_go(&self) -> bool {
+        let is_going =
+            |waiting: &Waiting| waiting.delivery.qos < QoS::ExactlyOnce || waiting.delivery.message.is_complete();
+        self.acknowledged.front().is_none_or(is_going)
     }
 
     /// The message of QoS 1 or 2 that came last.
@@ -175,13 +263,14 @@ impl Queue {
 
     /// Whether the message is in another buffer than the latest ones, as far as addresses tell.
     fn opens_buffer(&mut self, delivery: &Delivery) -> bool {
-        let address = delivery.message.address();
-        if let Some(same) = self.recent.iter_mut().find(|recent| recent.abs_diff(address) < BUFFER) {
-            *same = address;
+        #[expect(clippy::cast_possible_truncation, reason = "only roughly, see `recent`")]
+        let page = (delivery.message.address() / PAGE) as u32;
+        if let Some(same) = self.recent.iter_mut().find(|recent| recent.abs_diff(page) < PAGES) {
+            *same = page;
             return false;
         }
         self.recent.rotate_right(1);
-        self.recent[0] = address;
+        self.recent[0] = page;
         true
     }
 
@@ -192,6 +281,13 @@ impl Queue {
         } else {
             self.messages -= 1;
             self.bytes -= waiting.delivery.message.payload_len();
+            self.budget.relax(&mut self.share, self.bytes);
         }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.budget.give_back(&mut self.share);
     }
 }

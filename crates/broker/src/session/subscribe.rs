@@ -8,6 +8,7 @@ use evermq_mqtt::packet::{
 };
 use evermq_mqtt::{Packet, QoS, ReasonCode};
 
+use super::changes::Change;
 use super::{Action, Session};
 
 /// A subscription as it was granted.
@@ -39,8 +40,13 @@ impl Session {
             let filter = evermq_mqtt::TopicFilter::new(filter.text().detached()).unwrap_or(filter);
             let subscription = Subscription { options, id };
             let is_new = self.subscriptions.insert(filter.clone(), subscription).is_none();
+            if self.durable {
+                self.changes.push(Change::Subscribe(filter.clone(), subscription));
+            }
             // [MQTT-3.3.1-9] to [MQTT-3.3.1-11].
             let retained = match options.retain_handling {
+                // §4.8.2: none at the time of a shared subscription, whatever the option says.
+                _ if filter.share().is_some() => false,
                 RetainHandling::Send => true,
                 RetainHandling::SendIfNew => is_new,
                 RetainHandling::DoNotSend => false,
@@ -58,6 +64,9 @@ impl Session {
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         for filter in unsubscribe.filters {
             if self.subscriptions.remove(&filter).is_some() {
+                if self.durable {
+                    self.changes.push(Change::Unsubscribe(filter.clone()));
+                }
                 self.actions.push_back(Action::Unsubscribe(filter));
                 reasons.push(ReasonCode::Success);
             } else {
@@ -69,15 +78,18 @@ impl Session {
     }
 
     fn subscribe_refusal(&self, filter: &evermq_mqtt::TopicFilter) -> Option<ReasonCode> {
-        if filter.share().is_some() {
-            return Some(ReasonCode::SharedSubscriptionsNotSupported);
-        }
         if filter.levels().next() == Some(cluster_topics::LEVEL) {
             let is_open = self.is_lb() && filter.as_str() == cluster_topics::STATE;
             return (!is_open).then_some(ReasonCode::NotAuthorized);
         }
         if self.limits.has_too_many_levels(filter.levels()) {
             return Some(ReasonCode::TopicFilterInvalid);
+        }
+        if self.permits.as_ref().is_some_and(|permits| !permits.may_subscribe(filter)) {
+            return Some(ReasonCode::NotAuthorized);
+        }
+        if self.durable && self.limits.durability.is_full() {
+            return Some(ReasonCode::QuotaExceeded);
         }
         let is_full = self.subscriptions.len() >= self.limits.max_subscriptions;
         (is_full && !self.subscriptions.contains_key(filter)).then_some(ReasonCode::QuotaExceeded)

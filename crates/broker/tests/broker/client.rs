@@ -101,6 +101,30 @@ impl Client {
         Self { stream: Box::new(stream), buffer: BytesMut::new(), version }
     }
 
+    /// Sends a CONNECT; whether the client gets in.
+    pub(crate) fn try_connect(&mut self, connect: Connect) -> bool {
+        let mut out = BytesMut::new();
+        codec::encode(&Packet::Connect(Box::new(connect)), self.version, &mut out).unwrap();
+        if self.stream.write_all(&out).is_err() {
+            return false;
+        }
+        let mut chunk = [0; 1024];
+        loop {
+            if let Some(packet) = codec::decode(&mut self.buffer, self.version, &Limits::default()).unwrap() {
+                return matches!(packet, Packet::ConnAck(connack) if connack.reason == ReasonCode::Success);
+            }
+            match self.stream.read(&mut chunk) {
+                Ok(0) | Err(_) => return false,
+                Ok(read) => self.buffer.extend_from_slice(&chunk[..read]),
+            }
+        }
+    }
+
+    /// Any connection without CONNECT.
+    pub(crate) fn raw_over(stream: impl Wire + 'static, version: Version) -> Self {
+        Self { stream: Box::new(stream), buffer: BytesMut::new(), version }
+    }
+
     pub(crate) fn send(&mut self, packet: &Packet) {
         let mut out = BytesMut::new();
         codec::encode(packet, self.version, &mut out).unwrap();
@@ -126,6 +150,7 @@ impl Client {
             match self.stream.read(&mut chunk) {
                 Ok(0) => return None,
                 Ok(read) => self.buffer.extend_from_slice(&chunk[..read]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => {
                     return None;
                 }

@@ -95,7 +95,7 @@ fn malformed_packets_end_their_connection_only() {
         (&[0x30, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F], ReasonCode::MalformedPacket),
         (&[0x82, 0x03, 0, 1, 0], ReasonCode::ProtocolError),
         (&[0x80, 0x07, 0, 1, 0, 0, 1, b'a', 0], ReasonCode::MalformedPacket),
-        (&[0x30, 0x04, 0, 1, b'+', 0], ReasonCode::TopicNameInvalid),
+        (&[0x30, 0x04, 0, 1, b'+', 0], ReasonCode::MalformedPacket),
         (&[0x30, 0x03, 0, 0, 0], ReasonCode::ProtocolError),
         (&[0x20, 0x03, 0, 0, 0], ReasonCode::ProtocolError),
         (&[0xF0, 0x00], ReasonCode::ProtocolError),

@@ -92,7 +92,7 @@ fn a_server_keep_alive_is_told() {
 
 #[test]
 fn connections_beyond_the_limit_are_closed() {
-    let (_site, broker) = start_with(|config| config.max_connections = 2);
+    let (_site, broker) = start_with(|config| config.admission.connections = 2);
     let one = broker.client("one");
     let mut two = broker.client("two");
     assert_eq!(Client::raw(broker.plain, Version::V5).next(), None);

@@ -1,20 +1,39 @@
 //! The broker with real sockets, against a client that says exactly what a test wants and against clients of others.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod access;
+mod acl_file;
+mod admin;
+mod admission;
 mod certs;
 mod client;
 mod cluster_topics;
+mod conformance;
+mod durable;
+mod embedded;
+mod figures;
+mod floods;
 mod hostile;
+mod killed;
 mod limits;
+mod listeners;
 mod mesh;
 mod messages;
 mod mosquitto;
+mod mqttjs;
 mod paho;
+mod program;
 mod proxy;
 mod quorum;
+mod reload;
 mod retained;
+mod rumqttc;
 mod running;
 mod sessions;
 mod shutdown;
+mod sys;
 mod tls;
+mod topics;
+mod traces;
+mod websocket;
 mod wills;

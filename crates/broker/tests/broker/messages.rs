@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use bytes::Bytes;
 use evermq_mqtt::packet::SubscriptionOptions;
 use evermq_mqtt::properties::{PublishProperties, SubscribeProperties};
-use evermq_mqtt::{Packet, Publish, QoS, ReasonCode, Version};
+use evermq_mqtt::{Packet, Publish, QoS, Version};
 
 use crate::client::{Client, connect, message, text};
 use crate::running::{start, start_with};
@@ -131,15 +131,6 @@ fn properties_pass_unchanged() {
     got.message_expiry = Some(1000);
     assert_eq!(got, properties);
     assert_eq!(old.receive_message().properties, None);
-}
-
-#[test]
-fn shared_subscriptions_are_refused_in_so_many_words() {
-    let (_site, broker) = start();
-    let (mut client, connack) = Client::open(broker.plain, connect("s"));
-    assert_eq!(connack.properties.shared_subscription_available, Some(false));
-    let reason = client.subscribe("$share/group/t", SubscriptionOptions::default());
-    assert_eq!(reason, ReasonCode::SharedSubscriptionsNotSupported);
 }
 
 #[test]

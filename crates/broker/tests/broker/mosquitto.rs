@@ -101,6 +101,20 @@ fn a_session_that_waits() {
 }
 
 #[test]
+fn a_shared_subscription() {
+    let (site, broker) = start();
+    let tls = site.ca.issue("device-1", 1);
+    let member = |version| Subscriber::new(&broker, &tls, &["-V", version, "-q", "1", "-t", "$share/g/t/#"]);
+    let mut members = [member("mqttv311"), member("mqttv5")];
+    for payload in ["0", "1", "2", "3"] {
+        publish(&broker, &tls, &["-q", "1", "-t", "t/x", "-m", payload]);
+    }
+    let mut got: Vec<_> = members.iter_mut().flat_map(|member| [member.line(), member.line()]).collect();
+    got.sort();
+    assert_eq!(got, ["0", "1", "2", "3"]);
+}
+
+#[test]
 fn a_will() {
     let (site, broker) = start();
     let tls = site.ca.issue("device-1", 1);

@@ -1,24 +1,32 @@
-//! paho-mqtt, the Python client of the Eclipse Paho project, over mutual TLS.
+//! paho-mqtt, the Python client of the Eclipse Paho project, over mutual TLS, and over WebSocket within it.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::running::start;
+use evermq_config::broker::Protocol;
+
+use crate::listeners::{listener, tcp};
+use crate::running::{start, start_with};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/broker/paho_scenarios.py");
 
-fn python() -> PathBuf {
+pub(crate) fn python() -> PathBuf {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/test-venv/bin/python");
     std::env::var_os("EVERMQ_TEST_PYTHON").unwrap_or_else(|| default.into()).into()
 }
 
 fn run(version: &str) {
     let (site, broker) = start();
+    run_at(&site, broker.tls.port(), &[version, "tcp"]);
+}
+
+fn run_at(site: &crate::running::Site, port: u16, how: &[&str; 2]) {
     let tls = site.ca.issue("device-1", 1);
     let output = Command::new(python())
         .arg(SCRIPT)
-        .args([version, &broker.tls.port().to_string()])
+        .args([how[0], &port.to_string()])
         .args([&tls.ca, &tls.cert, &tls.key])
+        .arg(how[1])
         .output()
         .unwrap_or_else(|error| {
             panic!(
@@ -40,4 +48,23 @@ fn mqtt_3_1_1() {
 #[test]
 fn mqtt_5() {
     run("5");
+}
+
+fn run_over_websocket(version: &str) {
+    let (site, broker) = start_with(|config| {
+        let mut web = listener("web", tcp());
+        (web.protocol, web.tls) = (Protocol::WebSocket, true);
+        config.listeners.push(web);
+    });
+    run_at(&site, broker.at("web").port(), &[version, "websockets"]);
+}
+
+#[test]
+fn mqtt_3_1_1_over_websocket_within_tls() {
+    run_over_websocket("311");
+}
+
+#[test]
+fn mqtt_5_over_websocket_within_tls() {
+    run_over_websocket("5");
 }

@@ -1,4 +1,4 @@
-"""Scenarios with paho-mqtt: paho_scenarios.py VERSION PORT CA CERT KEY. Prints one "ok NAME" for each; exit status 1 on a failure."""
+"""Scenarios with paho-mqtt: paho_scenarios.py VERSION PORT CA CERT KEY [TRANSPORT]. Prints one "ok NAME" for each; exit status 1 on a failure."""
 
 import queue
 import sys
@@ -9,6 +9,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 VERSION, PORT, CA, CERT, KEY = sys.argv[1:6]
+TRANSPORT = sys.argv[6] if len(sys.argv) > 6 else "tcp"
 V5 = VERSION == "5"
 PATIENCE = 10
 
@@ -19,7 +20,7 @@ class Client:
     def __init__(self, client_id, clean=True, will=None):
         options = {} if V5 else {"clean_session": clean}
         protocol = mqtt.MQTTv5 if V5 else mqtt.MQTTv311
-        self.paho = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id, protocol=protocol, **options)
+        self.paho = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id, protocol=protocol, transport=TRANSPORT, **options)
         self.paho.tls_set(CA, CERT, KEY)
         self.messages, self.connected, self.subscribed = queue.Queue(), queue.Queue(), queue.Queue()
         self.disconnected = queue.Queue()

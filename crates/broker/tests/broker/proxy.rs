@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, Once};
 use std::time::Duration;
 
+use evermq_config::broker::Anonymous;
 use evermq_config::{HostName, LbHost, TlsFiles};
 use evermq_daemon::proxy_protocol::Header;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
@@ -50,6 +51,8 @@ fn start() -> (Site, Running) {
     let mut config = site.config("broker1", SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &[]);
     config.broker.listen_proxy = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     config.broker.connect_timeout = Duration::from_secs(2);
+    // They come from elsewhere, as far as the header says.
+    config.broker.auth.anonymous = Anonymous::On;
     config.lbs = vec![LbHost { name: HostName::new("lb1").unwrap(), address: LB }];
     let running = Running::start(&config);
     (site, running)
@@ -182,7 +185,7 @@ fn tls_passes_through_behind_a_header() {
     assert!(proxy.publish("passed-through", &site.ca.issue("device-1", 1), true));
     let line = logged("passed-through");
     for part in
-        ["address=127.0.0.3:", "identity=device-1 ", "dn=\"CN=device-1\"", "tls=\"TLSv1.3\"", "unique_id=\"unique-17\""]
+        ["address=127.0.0.3:", "user=\"device-1\"", "dn=\"CN=device-1\"", "tls=\"TLSv1.3\"", "unique_id=\"unique-17\""]
     {
         assert!(line.contains(part), "no {part} in {line}");
     }
@@ -199,12 +202,12 @@ fn tls_that_ended_at_the_load_balancer_counts_as_if_it_had_ended_here() {
     let device = site.ca.issue("device-2", 1);
     assert!(proxy.publish("ended", &device, true));
     let line = logged("ended");
-    for part in ["address=127.0.0.3:", "identity=device-2 ", "tls=\"TLSv1.3\""] {
+    for part in ["address=127.0.0.3:", "user=\"device-2\"", "tls=\"TLSv1.3\""] {
         assert!(line.contains(part), "no {part} in {line}");
     }
     // Who comes in there without a certificate is for the load balancer to say.
     assert!(proxy.publish("ended-without", &device, false));
-    assert!(logged("ended-without").contains("identity=anonymous "));
+    assert!(!logged("ended-without").contains("user="));
 }
 
 #[test]
@@ -212,18 +215,18 @@ fn tls_of_the_load_balancer_says_who_the_client_is() {
     let (site, broker) = start();
     let bind = Proxy::ends_tls(&site, "required");
     let ca = site.ca.issue("device-3", 1);
-    for (name, client_id, identity) in [
+    for (name, client_id, user) in [
         // The lb host's own certificate: its header counts.
-        ("lb1", "encrypted-again", "identity=device-3 "),
+        ("lb1", "encrypted-again", "user=\"device-3\""),
         // Another one's, from the same address: it is the client's, and says who that is.
-        ("device-4", "encrypted-by-another", "identity=device-4 "),
+        ("device-4", "encrypted-by-another", "user=\"device-4\""),
     ] {
         let pem = Proxy::pem(&site, &site.ca.issue(name, 1), "back.pem");
         let server = format!("ssl crt {pem} verify required ca-file {} send-proxy-v2-ssl-cn", ca.ca.display());
         let proxy = Proxy::start(&site, &bind, broker.tls, &server);
         assert!(proxy.publish(client_id, &ca, true));
         let line = logged(client_id);
-        assert!(line.contains(identity) && line.contains("address=127.0.0.3:"), "{line}");
+        assert!(line.contains(user) && line.contains("address=127.0.0.3:"), "{line}");
     }
 }
 

@@ -6,7 +6,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use evermq_broker::Driver;
-use evermq_config::cluster::Broker;
+use evermq_config::broker::ListenAddress;
+use evermq_config::broker::{Broker, Store, Sync};
 use evermq_config::{BrokerConfig, ClusterName, HostName, Peer};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -16,7 +17,7 @@ use crate::certs::Ca;
 use crate::client::{Client, connect};
 
 /// How long a test waits for what must come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A directory with a CA, and brokers that trust it.
 pub(crate) struct Site {
@@ -28,7 +29,9 @@ pub(crate) struct Running {
     pub(crate) plain: SocketAddr,
     pub(crate) tls: SocketAddr,
     pub(crate) proxy: Option<SocketAddr>,
-    control: PathBuf,
+    pub(crate) metrics: Option<SocketAddr>,
+    listeners: Vec<(String, ListenAddress)>,
+    pub(crate) control: PathBuf,
     stop: CancellationToken,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
@@ -49,26 +52,28 @@ impl Site {
             cluster: ClusterName::new("test").unwrap(),
             broker: Broker {
                 listen: any,
-                listen_proxy: None,
                 listen_plain: Some(any),
                 peer_port: peer_listen.port(),
-                max_connections: 100,
                 connect_timeout: Duration::from_secs(5),
                 max_packet_size: 100_000,
                 max_inflight: 20,
                 max_queued_messages: 1000,
                 max_queued_bytes: 1_000_000,
                 max_session_expiry: Duration::from_secs(3600),
-                max_keep_alive: Duration::ZERO,
                 max_subscriptions: 50,
                 max_topic_levels: 8,
                 max_retained_messages: 100,
                 peer_queue_messages: 1000,
                 peer_queue_bytes: 1_000_000,
-                tcp_keepalive: Duration::from_secs(30),
-                tcp_user_timeout: Duration::from_secs(10),
                 drain_timeout: Duration::from_secs(3),
                 workers: 2,
+                store: Store {
+                    path: self.directory.path().join(format!("{name}-store")),
+                    segment_size: 1 << 20,
+                    max_size: 64 << 20,
+                    sync: Sync::Always,
+                },
+                ..Broker::default()
             },
             lbs: Vec::new(),
             quorum: None,
@@ -96,13 +101,20 @@ pub(crate) fn start_with(change: impl FnOnce(&mut Broker)) -> (Site, Running) {
 
 /// Two brokers that know each other. Their peer ports must be known beforehand: they are found free a moment before.
 pub(crate) fn start_two() -> (Site, [Running; 2]) {
+    start_two_with(|_| {})
+}
+
+/// The same with other limits.
+pub(crate) fn start_two_with(change: impl Fn(&mut Broker)) -> (Site, [Running; 2]) {
     let site = Site::new();
     let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let held = [free(), free()];
     let addresses = [held[0].local_addr().unwrap(), held[1].local_addr().unwrap()];
     drop(held);
-    let one = site.config("broker1", addresses[0], &[("broker2", addresses[1])]);
-    let two = site.config("broker2", addresses[1], &[("broker1", addresses[0])]);
+    let mut one = site.config("broker1", addresses[0], &[("broker2", addresses[1])]);
+    let mut two = site.config("broker2", addresses[1], &[("broker1", addresses[0])]);
+    change(&mut one.broker);
+    change(&mut two.broker);
     let brokers = [Running::start(&one), Running::start(&two)];
     for broker in &brokers {
         broker.wait_for("its peer", |state| {
@@ -118,9 +130,20 @@ impl Running {
         let driver = Driver::start(config).unwrap();
         let stop = CancellationToken::new();
         let (plain, tls, proxy) = (driver.listen_plain().unwrap(), driver.listen(), driver.listen_proxy());
+        let bound = |name: &str| (name.to_owned(), driver.listener(name).unwrap().clone());
+        let listeners = config.broker.listeners.iter().map(|listener| bound(&listener.name)).collect();
+        let metrics = driver.metrics();
         let token = stop.clone();
         let thread = Some(std::thread::spawn(move || driver.run(&token)));
-        Self { plain, tls, proxy, control: config.control_socket.clone(), stop, thread }
+        Self { plain, tls, proxy, metrics, listeners, control: config.control_socket.clone(), stop, thread }
+    }
+
+    /// Where the TCP listener of this name is.
+    pub(crate) fn at(&self, name: &str) -> SocketAddr {
+        match self.listeners.iter().find(|(own, _)| own == name) {
+            Some((_, ListenAddress::Tcp(address))) => *address,
+            other => panic!("{name}: {other:?}"),
+        }
     }
 
     /// A connected client of MQTT 5.0 with a clean start.
@@ -129,8 +152,25 @@ impl Running {
     }
 
     pub(crate) fn state(&self) -> Value {
-        let request = serde_json::json!({"request": "state"});
-        evermq_daemon::control::request(&self.control, &request, PATIENCE).unwrap()
+        self.ask(&serde_json::json!({"request": "state"}))
+    }
+
+    /// What the control socket answers.
+    pub(crate) fn ask(&self, request: &Value) -> Value {
+        evermq_daemon::control::request(&self.control, request, PATIENCE).unwrap()
+    }
+
+    /// Waits until it answers as `wanted`.
+    pub(crate) fn ask_until(&self, what: &str, request: &Value, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = evermq_broker::connection::clock() + PATIENCE;
+        loop {
+            let answer = self.ask(request);
+            if wanted(&answer) {
+                return answer;
+            }
+            assert!(evermq_broker::connection::clock() < deadline, "waited in vain for {what}: {answer:#}");
+            std::thread::yield_now();
+        }
     }
 
     /// Waits until the broker's state is as `wanted`.

@@ -26,7 +26,7 @@ fn wills_reach_the_other_broker() {
     watcher.subscribe_at("will/#", QoS::AtLeastOnce);
     for (id, delay) in [("now", 0), ("later", 1000)] {
         let topic = format!("will/{id}");
-        let mut connect = crate::client::resume(id);
+        let mut connect = crate::client::connect(id);
         connect.will = Some(will(&topic, delay));
         let (mut client, _) = Client::open(stopping.plain, connect);
         client.expect_nothing();

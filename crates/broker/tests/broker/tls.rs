@@ -1,12 +1,15 @@
 //! Mutual TLS, seen by openssl.
 
 use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 
-use evermq_config::TlsFiles;
+use evermq_config::{HostName, TlsFiles};
+use evermq_daemon::tls::Material;
+use rustls::{ClientConnection, StreamOwned};
 
 use crate::certs::Ca;
-use crate::running::{Running, start};
+use crate::running::{PATIENCE, Running, start};
 
 /// A CONNECT of MQTT 3.1.1 with client identifier "c" and a DISCONNECT, and the CONNACK that answers.
 const CONNECT: &[u8] = &[0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 0, 0, 1, b'c', 0xE0, 0x00];
@@ -32,6 +35,16 @@ fn s_client(broker: &Running, ca: &TlsFiles, own: Option<&TlsFiles>, more: &[&st
     let output = child.wait_with_output().unwrap();
     drop(stdin);
     (output.stdout, String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// A connection with that certificate.
+pub(crate) fn connect(address: SocketAddr, own: &TlsFiles) -> StreamOwned<ClientConnection, TcpStream> {
+    let name = HostName::new("broker1").unwrap();
+    let config = Material::load(own).unwrap().client_config_for(&name, address.ip()).unwrap();
+    let connection = ClientConnection::new(config, evermq_daemon::tls::server_name(&name)).unwrap();
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    StreamOwned::new(connection, stream)
 }
 
 #[test]

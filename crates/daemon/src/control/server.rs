@@ -325,7 +325,22 @@ impl Connection {
                     }
                     return Ok(());
                 }
+                Answer::Stream(lines) => return self.stream(lines).await,
                 Answer::Later(later) => answer = later.await,
+            }
+        }
+    }
+
+    /// Who has gone is seen by the end of his side, so that lines are not made for nobody.
+    async fn stream(mut self, mut lines: mpsc::Receiver<Value>) -> io::Result<()> {
+        let mut heard = [0; 64];
+        loop {
+            tokio::select! {
+                next = lines.recv() => match next {
+                    Some(value) => self.write_line(&value).await?,
+                    None => return Ok(()),
+                },
+                read = self.stream.read(&mut heard) => if read? == 0 { return Ok(()); },
             }
         }
     }

@@ -41,6 +41,16 @@ fn own_request(name: &str, request: &Value) -> Option<Answer> {
     match name {
         "echo" => Some(Answer::Ok(request["text"].clone())),
         "count" => Some(Answer::Lines(vec![json!(1), json!(2), json!({ "end": true })])),
+        "tick" => {
+            let (sender, lines) = mpsc::channel(1);
+            tokio::spawn(async move {
+                let mut number = 0;
+                while sender.send(if number == 0 { json!({ "ok": 0 }) } else { json!(number) }).await.is_ok() {
+                    number += 1;
+                }
+            });
+            Some(Answer::Stream(lines))
+        }
         "fail" => Some(Answer::Error("cannot".to_owned())),
         "later" => Some(Answer::Later(Box::pin(async {
             tokio::task::yield_now().await;
@@ -50,7 +60,21 @@ fn own_request(name: &str, request: &Value) -> Option<Answer> {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn lines_are_followed_for_as_long_as_they_are_wanted() {
+    let served = served();
+    let mut seen = Vec::new();
+    let take = |line: Value| {
+        seen.push(line);
+        if seen.len() < 5 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    follow(&served.path, &json!({ "request": "tick" }), PATIENCE, take).unwrap();
+    assert_eq!(seen, [0, 1, 2, 3, 4].map(|number| json!(number)));
+    let error = follow(&served.path, &json!({ "request": "fail" }), PATIENCE, |_| ControlFlow::Continue(()));
+    assert!(matches!(&error, Err(ControlError::Refused { text, .. }) if text == "cannot"), "{error:?}");
+}
 
 #[test]
 fn state_is_answered() {

@@ -31,7 +31,7 @@ fn served() -> Served {
 impl Served {
     fn ask(&self, head: &str) -> String {
         let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         // A server that has refused may have closed before everything was written.
         let _ = stream.write_all(head.as_bytes());
         let mut answer = Vec::new();
@@ -71,7 +71,7 @@ fn more_connections_than_the_bound_wait_their_turn() {
     waiting.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert!(waiting.read(&mut [0; 1]).is_err(), "answered beyond the bound");
     drop(idle);
-    waiting.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    waiting.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let mut answer = String::new();
     waiting.read_to_string(&mut answer).unwrap();
     assert!(answer.ends_with("up 1\n"), "{answer}");

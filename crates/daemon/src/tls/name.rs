@@ -1,9 +1,11 @@
-//! A distinguished name as text (RFC 4514): unambiguous, so that it may be compared.
+//! Names in a certificate: the distinguished name as text (RFC 4514), unambiguous, so that it may be compared, and the
+//! alternative ones (RFC 5280 §4.2.1.6).
 
 use std::fmt::Write as _;
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::der_parser::asn1_rs::ToDer as _;
+use x509_parser::extensions::GeneralName;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
 /// The certificate's subject, such as `CN=device-17,O=Plant 7,C=DE`: the last part of the name comes first (RFC 4514 §2.1).
@@ -11,6 +13,33 @@ use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 pub fn distinguished_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     Some(text(parsed.subject()))
+}
+
+/// The first subjectAltName that is a URI.
+#[must_use]
+pub fn first_uri(certificate: &CertificateDer<'_>) -> Option<String> {
+    first(certificate, |name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    })
+}
+
+/// The first subjectAltName that is a DNS name.
+#[must_use]
+pub fn first_dns_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    first(certificate, |name| match name {
+        GeneralName::DNSName(name) => Some(*name),
+        _ => None,
+    })
+}
+
+fn first(
+    certificate: &CertificateDer<'_>,
+    wanted: impl for<'a> Fn(&'a GeneralName<'a>) -> Option<&'a str>,
+) -> Option<String> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let names = parsed.subject_alternative_name().ok()??;
+    names.value.general_names.iter().find_map(wanted).map(str::to_owned)
 }
 
 fn text(name: &X509Name<'_>) -> String {

@@ -63,6 +63,7 @@ fn cluster_file(name: &str, settings: &[String]) -> Result<String, LabError> {
     set(&mut sections, "cluster", "name", quoted(name));
     set(&mut sections, "vip", "address", quoted(&plan::VIP.to_string()));
     set(&mut sections, "lb", "listen", quoted(&format!("0.0.0.0:{}", plan::VIP_PORT)));
+    set(&mut sections, "broker", "store.path", quoted("store/{host}"));
     for (key, file) in [("ca", "tls/ca.crt"), ("cert", "tls/{host}.crt"), ("key", "tls/{host}.key")] {
         set(&mut sections, "tls", key, quoted(file));
     }

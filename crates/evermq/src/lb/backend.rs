@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::{Lb, LbArgs, render};
+use super::{LB, render};
+use crate::asking::ProgramArgs;
 use crate::command::CommandError;
 use crate::output;
 
@@ -29,7 +30,7 @@ pub struct BackendArgs {
     #[arg(long, value_enum)]
     state: Option<State>,
     #[command(flatten)]
-    lb: LbArgs,
+    lb: ProgramArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +77,7 @@ impl State {
 /// The cluster file is wrong, the host is none of its lbs, its lb does not answer or knows no such broker, or standard output
 /// cannot be written.
 pub fn run(args: &BackendArgs) -> Result<ExitCode, CommandError> {
-    let lb = Lb::of(&args.lb)?;
+    let lb = LB.find(&args.lb)?;
     let mut request = Map::from_iter([("request".to_owned(), json!("backend")), ("name".to_owned(), json!(args.name))]);
     if let Some(state) = args.state {
         request.insert("state".to_owned(), json!(state.name()));

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{Lb, LbArgs, render};
+use super::{LB, render};
+use crate::asking::ProgramArgs;
 use crate::command::CommandError;
 use crate::output;
 
@@ -45,13 +46,13 @@ struct CloseArgs {
     #[arg(value_name = "ID", required = true)]
     ids: Vec<u64>,
     #[command(flatten)]
-    lb: LbArgs,
+    lb: ProgramArgs,
 }
 
 #[derive(Debug, Args)]
 struct ListArgs {
     #[command(flatten)]
-    lb: LbArgs,
+    lb: ProgramArgs,
     /// Show again and again, until interrupted
     #[arg(long, conflicts_with = "json")]
     top: bool,
@@ -112,7 +113,7 @@ pub fn run(args: &ConnectionsArgs) -> Result<ExitCode, CommandError> {
 }
 
 fn list(args: &ListArgs) -> Result<ExitCode, CommandError> {
-    let lb = Lb::of(&args.lb)?;
+    let lb = LB.find(&args.lb)?;
     let over = if args.sort == Sort::Rate { args.interval } else { 0 };
     // Whoever measures waits; more than a moment of that is announced.
     if over > 2 && io::stderr().is_terminal() {
@@ -129,7 +130,7 @@ fn list(args: &ListArgs) -> Result<ExitCode, CommandError> {
 
 /// The lb itself waits between its two looks, so this needs no clock.
 fn top(args: &ListArgs) -> Result<ExitCode, CommandError> {
-    let lb = Lb::of(&args.lb)?;
+    let lb = LB.find(&args.lb)?;
     let clear = if io::stdout().is_terminal() { CLEAR } else { "" };
     // Something to look at while the first rates are measured.
     let mut answer = lb.ask(&request(args, 0), Duration::ZERO)?;
@@ -157,7 +158,7 @@ fn request(args: &ListArgs, over_seconds: u64) -> Value {
 }
 
 fn close(args: &CloseArgs) -> Result<ExitCode, CommandError> {
-    let lb = Lb::of(&args.lb)?;
+    let lb = LB.find(&args.lb)?;
     let (mut closed, mut unknown): (Vec<Value>, Vec<Value>) = (Vec::new(), Vec::new());
     for ids in args.ids.chunks(AT_ONCE) {
         let answer = lb.ask(&json!({ "request": "close", "ids": ids }), Duration::ZERO)?;
@@ -166,7 +167,7 @@ fn close(args: &CloseArgs) -> Result<ExitCode, CommandError> {
     }
     let good = unknown.is_empty();
     if args.lb.json {
-        output::print_json(&json!({ "host": lb.host.as_str(), "closed": closed, "unknown": unknown }))?;
+        output::print_json(&json!({ "host": lb.host(), "closed": closed, "unknown": unknown }))?;
     } else {
         output::print(&format!("closed {} of {}\n", closed.len(), args.ids.len()))?;
         if !good {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Lb, LbArgs, LbError, render};
+use super::{LB, render};
+use crate::asking::{AskError, Program, ProgramArgs};
 use crate::command::CommandError;
 use crate::output;
 
@@ -36,7 +37,7 @@ pub struct DrainArgs {
     #[arg(long, conflicts_with_all = ["rate", "wait"])]
     undo: bool,
     #[command(flatten)]
-    lb: LbArgs,
+    lb: ProgramArgs,
 }
 
 /// Begins or ends a drain.
@@ -45,7 +46,7 @@ pub struct DrainArgs {
 /// The cluster file is wrong, the host is none of its lbs, its lb does not answer or knows no such broker, or standard output
 /// cannot be written.
 pub fn run(args: &DrainArgs) -> Result<ExitCode, CommandError> {
-    let lb = Lb::of(&args.lb)?;
+    let lb = LB.find(&args.lb)?;
     let state = if args.undo { "ready" } else { "drain" };
     let mut answer =
         lb.ask(&json!({ "request": "backend", "name": args.name, "state": state, "rate": args.rate }), Duration::ZERO)?;
@@ -61,7 +62,7 @@ pub fn run(args: &DrainArgs) -> Result<ExitCode, CommandError> {
 }
 
 /// Until there is no connection any more. Tells how far it is on a terminal, or where it does not get on.
-fn wait(lb: &Lb, name: &str, mut answer: Value) -> Result<Value, CommandError> {
+fn wait(lb: &Program, name: &str, mut answer: Value) -> Result<Value, CommandError> {
     let terminal = io::stderr().is_terminal();
     let mut stuck_said = false;
     loop {
@@ -70,7 +71,7 @@ fn wait(lb: &Lb, name: &str, mut answer: Value) -> Result<Value, CommandError> {
             return Ok(answer);
         }
         if answer["state"] != "drain" {
-            return Err(LbError::Gone(format!("{name} does not drain any more; it has {left} connections")).into());
+            return Err(AskError::Gone(format!("{name} does not drain any more; it has {left} connections")).into());
         }
         if answer["refuge"] == false {
             if !std::mem::replace(&mut stuck_said, true) {

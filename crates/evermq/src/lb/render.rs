@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::cells::{bytes, dash, time, word};
 use crate::table::Table;
 
 /// The connections, then how many there are.
@@ -57,45 +58,6 @@ pub(super) fn backend(answer: &Value) -> String {
     text
 }
 
-fn dash() -> String {
-    "-".to_owned()
-}
-
-fn word(value: &Value) -> String {
-    value.as_str().map_or_else(dash, str::to_owned)
-}
-
-/// `850ms`, `12s`, `3m05s`, `2h15m`, `9d04h`.
-fn time(millis: u64) -> String {
-    let seconds = millis / 1000;
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    match (days, hours, minutes, seconds) {
-        (0, 0, 0, 0) => format!("{millis}ms"),
-        (0, 0, 0, _) => format!("{seconds}s"),
-        (0, 0, _, _) => format!("{minutes}m{:02}s", seconds % 60),
-        (0, _, _, _) => format!("{hours}h{:02}m", minutes % 60),
-        _ => format!("{days}d{:02}h", hours % 24),
-    }
-}
-
-/// `512`, `1.5k`, `20M`: thousands, three digits at the most.
-fn bytes(count: u64) -> String {
-    let mut unit = 1_u64;
-    let mut letter = "";
-    for next in ["k", "M", "G", "T", "P"] {
-        if count / unit < 1000 {
-            break;
-        }
-        (unit, letter) = (unit * 1000, next);
-    }
-    let whole = count / unit;
-    if letter.is_empty() || whole >= 10 {
-        format!("{whole}{letter}")
-    } else {
-        format!("{whole}.{}{letter}", count % unit * 10 / unit)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -123,29 +85,6 @@ mod tests {
             none.starts_with("ID  CLIENT") && !none.contains("RATE") && none.ends_with("lb1: 0 of 0 shown\n"),
             "{none}"
         );
-    }
-
-    #[test]
-    fn times_and_bytes_are_short() {
-        let times = [
-            (0, "0ms"),
-            (999, "999ms"),
-            (59_999, "59s"),
-            (185_000, "3m05s"),
-            (8_100_000, "2h15m"),
-            (792_000_000, "9d04h"),
-        ];
-        assert_eq!(times.map(|(millis, _)| time(millis)), times.map(|(_, text)| text.to_owned()));
-        let sizes = [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1.0k"),
-            (12_345, "12k"),
-            (999_999, "999k"),
-            (1_000_000, "1.0M"),
-            (u64::MAX, "18446P"),
-        ];
-        assert_eq!(sizes.map(|(count, _)| bytes(count)), sizes.map(|(_, text)| text.to_owned()));
     }
 
     #[test]

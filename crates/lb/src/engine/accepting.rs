@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::connection::{Connection, Phase, Turns};
 use super::core::{Core, Name};
 use super::ended::Why;
-use super::eviction::{Silent, victims};
 use super::listener::{ListenerLost, PAUSE, Trouble};
 use super::socket;
 use super::turn::{Engine, ID_STEP};
+use evermq_daemon::eviction::{Silent, victims};
 
 /// Clients accepted from one listener in one turn at most.
 const PORTION: usize = 64;

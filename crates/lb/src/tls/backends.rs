@@ -7,8 +7,8 @@ use evermq_daemon::tls::{Material, TlsError};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use super::fault::TlsFault;
 use super::session::ClientSide;
+use evermq_daemon::tls::TlsFault;
 
 /// Connects to one broker, which must have a certificate of `[tls]`'s CA for its name or its address. Sessions are resumed:
 /// keep it as long as the broker.

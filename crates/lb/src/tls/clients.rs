@@ -1,12 +1,12 @@
 //! Whether clients must have a certificate, and which ones are good.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use evermq_config::LbConfig;
 use evermq_config::lb::ClientAuth;
+use evermq_daemon::tls::Revocations;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
@@ -15,7 +15,6 @@ use rustls::server::danger::ClientCertVerifier;
 
 use super::certificates;
 use super::error::TerminationError;
-use super::revocation::Revocations;
 
 /// Who may connect.
 pub(super) struct Clients {
@@ -38,8 +37,8 @@ impl Clients {
         }
         let path = settings.client_ca.as_ref().unwrap_or(&config.tls.ca);
         let authorities = certificates::read(path, "the CA certificates of clients")?;
-        let revocations = Revocations::load(&settings.crl, wall)?;
-        check_covered(&revocations, &authorities, path)?;
+        let revocations = Revocations::load("lb.crl", &settings.crl, wall)?;
+        revocations.check_covered(&authorities, path)?;
         let digest = digest(settings.client_auth, authorities.clone());
         let mut roots = RootCertStore::empty();
         for authority in authorities {
@@ -53,25 +52,6 @@ impl Clients {
         };
         Ok(Self { verifier: builder.build()?, revocations: Arc::new(revocations), digest })
     }
-}
-
-/// With revocation lists, a certificate of a CA without one is refused: better said now than by every client.
-fn check_covered(
-    revocations: &Revocations,
-    authorities: &[CertificateDer<'_>],
-    path: &Path,
-) -> Result<(), TerminationError> {
-    if revocations.lists().is_empty() {
-        return Ok(());
-    }
-    for authority in authorities {
-        let Ok((_, parsed)) = x509_parser::parse_x509_certificate(authority) else { continue };
-        if !revocations.covers(parsed.subject().as_raw()) {
-            let subject = parsed.subject().to_string();
-            return Err(TerminationError::Uncovered { ca: path.to_owned(), subject });
-        }
-    }
-    Ok(())
 }
 
 /// The same for the same certificates in any order.

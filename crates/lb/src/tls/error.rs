@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use evermq_daemon::secret::SecretError;
+use evermq_daemon::tls::RevocationError;
 use rustls::pki_types::pem;
 
 /// A file that is needed to end TLS cannot be used.
@@ -53,51 +54,9 @@ pub enum TerminationError {
         /// The certificate file.
         cert: PathBuf,
     },
-    /// A revocation list that is missing or unreadable.
-    #[error("cannot read revocation lists from {path}: {source}; put the CA's current list there in PEM, or take the file \
-             out of lb.crl", path = path.display())]
-    CrlFile {
-        /// Where.
-        path: PathBuf,
-        /// Why not.
-        source: pem::Error,
-    },
-    /// A file without a revocation list.
-    #[error("{path} holds no revocation list (\"-----BEGIN X509 CRL-----\"); convert it with `openssl crl -inform DER`, or \
-             take the file out of lb.crl", path = path.display())]
-    NoCrl {
-        /// Where.
-        path: PathBuf,
-    },
-    /// Something that is no usable list.
-    #[error("a revocation list in {path} cannot be used: {reason}; it must be a complete list (version 2) of the CA itself",
-            path = path.display())]
-    BadCrl {
-        /// Where.
-        path: PathBuf,
-        /// Why not.
-        reason: String,
-    },
-    /// A list that the CA should have replaced.
-    #[error("the revocation list of \"{issuer}\" in {path} has expired on {until}; fetch the CA's current list",
-            path = path.display())]
-    ExpiredCrl {
-        /// Where.
-        path: PathBuf,
-        /// Whose list.
-        issuer: String,
-        /// Since when.
-        until: String,
-    },
-    /// A CA whose certificates cannot be checked.
-    #[error("lb.crl has no list of \"{subject}\", a CA that clients' certificates may chain to ({ca}), so nobody of it could \
-             connect; add its list, or set lb.client_ca to the other CAs", ca = ca.display())]
-    Uncovered {
-        /// Where the CA stands.
-        ca: PathBuf,
-        /// Which CA.
-        subject: String,
-    },
+    /// The revocation lists.
+    #[error(transparent)]
+    Revocation(#[from] RevocationError),
     /// The verifier of clients' certificates cannot be made.
     #[error("clients' certificates cannot be checked: {0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),

@@ -4,22 +4,17 @@
 //! |---|---|---|
 //! | [`certificates`] | chains by server name and by what the client can verify | |
 //! | [`clients`] | whether clients must have a certificate, and which | |
-//! | [`revocation`] | revocation lists | |
 //! | [`tickets`] | session tickets that every lb of the cluster can read | pure |
 //! | [`session`] | one connection without its socket | pure |
 //! | [`backends`] | the lb as a broker's client | |
 //! | [`set`] | both, as workers have them | |
-//! | [`output`] | a worker's scratch | |
 //! | [`info`] | what a connection is, who its client is | |
 
 mod backends;
 mod certificates;
 mod clients;
 mod error;
-mod fault;
 mod info;
-mod output;
-mod revocation;
 mod session;
 mod set;
 mod tickets;
@@ -29,21 +24,21 @@ use std::sync::Arc;
 use evermq_config::LbConfig;
 use evermq_config::lb::TlsVersion;
 use evermq_daemon::secret::{Secret, TICKET_KEY};
+use evermq_daemon::tls::Revocations;
 use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
 use self::certificates::Certificates;
 use self::clients::Clients;
-use self::revocation::Revocations;
 use self::tickets::Tickets;
+
+pub use evermq_daemon::tls::{MAX_HANDSHAKE, Output, Received, TlsFault};
 
 pub use self::backends::Reencryption;
 pub use self::error::TerminationError;
-pub use self::fault::TlsFault;
 pub use self::info::{Identity, TlsInfo};
-pub use self::output::Output;
-pub use self::session::{ClientSide, MAX_HANDSHAKE, Received, ServerSide, Session};
+pub use self::session::{ClientSide, ServerSide, Session};
 pub use self::set::{TlsSet, TlsSetError};
 
 /// What MQTT is called within TLS (RFC 7301; IANA's registry of ALPN protocol IDs).

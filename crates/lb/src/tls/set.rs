@@ -9,8 +9,8 @@ use evermq_daemon::tls::{Material, TlsError};
 use super::Terminator;
 use super::backends::Reencryption;
 use super::error::TerminationError;
-use super::fault::TlsFault;
 use super::session::{ClientSide, ServerSide};
+use evermq_daemon::tls::TlsFault;
 
 /// TLS with clients, and with brokers.
 #[derive(Debug)]

@@ -6,7 +6,9 @@
 //! then        properties (5.0), may be left out if there are none
 //! ```
 
-use crate::packet::{Ack, Version};
+use std::num::NonZeroU16;
+
+use crate::packet::{Ack, Packet, PacketId, Version};
 use crate::properties::AckProperties;
 use crate::reason::ReasonCode;
 
@@ -39,6 +41,35 @@ pub(super) const fn reasons(packet: PacketType) -> &'static [ReasonCode] {
         PacketType::PubAck | PacketType::PubRec => RECEIVED,
         _ => RELEASED,
     }
+}
+
+/// An acknowledgement that is nothing but its packet identifier, without taking a share of the buffer.
+pub(super) fn decode_short(packet: PacketType, id: [u8; 2]) -> Result<Packet, DecodeError> {
+    // [MQTT-2.2.1-3]
+    let id = NonZeroU16::new(u16::from_be_bytes(id)).ok_or(DecodeError::PacketIdZero)?;
+    let ack = Ack { packet_id: PacketId(id), reason: ReasonCode::Success, properties: None };
+    Ok(match packet {
+        PacketType::PubAck => Packet::PubAck(ack),
+        PacketType::PubRec => Packet::PubRec(ack),
+        PacketType::PubRel => Packet::PubRel(ack),
+        _ => Packet::PubComp(ack),
+    })
+}
+
+/// The same the other way.
+pub(super) fn encode_short(packet: &Packet) -> Option<[u8; 4]> {
+    let (kind, ack) = match packet {
+        Packet::PubAck(ack) => (PacketType::PubAck, ack),
+        Packet::PubRec(ack) => (PacketType::PubRec, ack),
+        Packet::PubRel(ack) => (PacketType::PubRel, ack),
+        Packet::PubComp(ack) => (PacketType::PubComp, ack),
+        _ => return None,
+    };
+    if ack.reason != ReasonCode::Success || ack.properties.is_some() {
+        return None;
+    }
+    let [high, low] = ack.packet_id.0.get().to_be_bytes();
+    Some([(kind as u8) << 4 | kind.fixed_flags(), 2, high, low])
 }
 
 pub(super) fn decode(packet: PacketType, mut body: Reader, version: Version) -> Result<Ack, DecodeError> {

@@ -44,12 +44,12 @@ pub fn connect_version(bytes: &[u8]) -> Option<Version> {
     }
     let body = bytes.get(header.len..)?;
     let (name, rest) = body.split_at_checked(2 + usize::from(u16::from_be_bytes(*body.first_chunk()?)))?;
-    version(&name[2..], *rest.first()?).ok()
+    version(Name::of(&name[2..]), *rest.first()?).ok()
 }
 
 pub(super) fn decode(header: &Header, mut body: Reader) -> Result<Connect, DecodeError> {
-    let name = body.binary()?;
-    let version = version(&name, body.u8()?)?;
+    let name = Name::of(body.binary_in_place()?);
+    let version = version(name, body.u8()?)?;
     header.check_minimal(version)?;
     let flags = body.u8()?;
     check_flags(flags, version)?;
@@ -67,15 +67,33 @@ pub(super) fn decode(header: &Header, mut body: Reader) -> Result<Connect, Decod
     Ok(Connect { version, clean_start, keep_alive, client_id, will, username, password, properties })
 }
 
-fn version(name: &[u8], level: u8) -> Result<Version, DecodeError> {
+/// A protocol name.
+#[derive(Clone, Copy)]
+enum Name {
+    Mqtt,
+    MqIsdp,
+    Other,
+}
+
+impl Name {
+    fn of(name: &[u8]) -> Self {
+        match name {
+            b"MQTT" => Self::Mqtt,
+            b"MQIsdp" => Self::MqIsdp,
+            _ => Self::Other,
+        }
+    }
+}
+
+fn version(name: Name, level: u8) -> Result<Version, DecodeError> {
     match (name, level) {
-        (b"MQTT", 5) => Ok(Version::V5),
-        (b"MQTT", 4) => Ok(Version::V4),
-        (b"MQIsdp", 3) => Ok(Version::V3),
+        (Name::Mqtt, 5) => Ok(Version::V5),
+        (Name::Mqtt, 4) => Ok(Version::V4),
+        (Name::MqIsdp, 3) => Ok(Version::V3),
         // [MQTT-3.1.2-2]
-        (b"MQTT" | b"MQIsdp", level) => Err(DecodeError::ProtocolLevel(level)),
+        (Name::Mqtt | Name::MqIsdp, level) => Err(DecodeError::ProtocolLevel(level)),
         // [MQTT-3.1.2-1]
-        _ => Err(DecodeError::ProtocolName),
+        (Name::Other, _) => Err(DecodeError::ProtocolName),
     }
 }
 

@@ -108,6 +108,7 @@ pub(super) fn decode_auth(mut body: Reader) -> Result<Auth, DecodeError> {
             _ => return Err(DecodeError::PropertyNotAllowed(id)),
         }
     }
+    drop(section);
     body.finish()?;
     let auth = Auth { reason, properties };
     if lacks_method(&auth) {

@@ -157,8 +157,6 @@ impl DecodeError {
         match self {
             Self::PacketTooLarge { .. } => ReasonCode::PacketTooLarge,
             Self::ProtocolName | Self::ProtocolLevel(_) => ReasonCode::UnsupportedProtocolVersion,
-            Self::TopicName(_) => ReasonCode::TopicNameInvalid,
-            Self::TopicFilter(_) => ReasonCode::TopicFilterInvalid,
             Self::TopicAliasZero => ReasonCode::TopicAliasInvalid,
             Self::ForbiddenType(_)
             | Self::ReservedFlags { .. }
@@ -167,6 +165,9 @@ impl DecodeError {
             | Self::Truncated
             | Self::TrailingBytes(_)
             | Self::Text(_)
+            // Not 0x8F and 0x90: table 3-10 gives those to what is well-formed and yet not accepted.
+            | Self::TopicName(_)
+            | Self::TopicFilter(_)
             | Self::ReservedConnectFlag
             | Self::WillFlags
             | Self::PasswordWithoutUserName

@@ -150,6 +150,12 @@ impl Header {
         Ok(())
     }
 
+    /// Whether this is an acknowledgement that is nothing but its packet identifier, as most are.
+    pub(super) fn is_short_ack(&self) -> bool {
+        use PacketType::{PubAck, PubComp, PubRec, PubRel};
+        self.remaining == 2 && matches!(self.packet, PubAck | PubRec | PubRel | PubComp)
+    }
+
     /// Whole packet in bytes.
     pub(super) fn packet_size(&self) -> usize {
         self.len + self.remaining
@@ -179,6 +185,12 @@ pub(super) struct Integer {
 impl Integer {
     /// `None` while bytes are missing.
     pub(super) fn parse(bytes: &[u8]) -> Result<Option<Self>, DecodeError> {
+        // Most are below 128.
+        if let Some(&byte) = bytes.first()
+            && byte < 0x80
+        {
+            return Ok(Some(Self { value: byte.into(), len: 1 }));
+        }
         let mut value = 0;
         for (index, &byte) in bytes.iter().take(4).enumerate() {
             value |= u32::from(byte & 0x7F) << (7 * index);

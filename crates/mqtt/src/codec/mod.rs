@@ -24,7 +24,7 @@ mod sender;
 mod subscribe;
 mod write;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf as _, BytesMut};
 
 use crate::packet::{Packet, Version};
 
@@ -32,7 +32,7 @@ pub use connect::connect_version;
 pub use error::{DecodeError, EncodeError};
 pub use frame::PacketType;
 pub use property::PropertyId;
-pub use publish::PublishFrame;
+pub use publish::{Alias, PublishFrame, Sent, encode_publish, publish_len};
 pub use sender::{Sender, check_sender};
 
 use frame::Header;
@@ -75,11 +75,16 @@ pub fn decode(buffer: &mut BytesMut, version: Version, limits: &Limits) -> Resul
     if buffer.len() < size {
         return Ok(None);
     }
-    let mut frame = buffer.split_to(size).freeze();
-    frame.advance(header.len);
-    decode_body(&header, Reader::new(frame), version).map(Some)
+    if header.is_short_ack() {
+        let id = [buffer[size - 2], buffer[size - 1]];
+        buffer.advance(size);
+        return ack::decode_short(header.packet, id).map(Some);
+    }
+    let frame = buffer.split_to(size).freeze();
+    decode_body(&header, Reader::new(frame, header.len), version).map(Some)
 }
 
+#[inline]
 fn decode_body(header: &Header, body: Reader, version: Version) -> Result<Packet, DecodeError> {
     Ok(match header.packet {
         PacketType::Connect => Packet::Connect(Box::new(connect::decode(header, body)?)),
@@ -108,6 +113,10 @@ fn decode_body(header: &Header, body: Reader, version: Version) -> Result<Packet
 /// # Errors
 /// A packet that `version` cannot say, see [`EncodeError`]; then nothing is appended.
 pub fn encode(packet: &Packet, version: Version, out: &mut BytesMut) -> Result<(), EncodeError> {
+    if let Some(short) = ack::encode_short(packet) {
+        out.extend_from_slice(&short);
+        return Ok(());
+    }
     check::packet(packet, version)?;
     let remaining = check::remaining(remaining_len(packet, version))?;
     out.reserve(1 + frame::integer_len(remaining) + remaining as usize);

@@ -86,19 +86,28 @@ impl fmt::Display for PropertyId {
     }
 }
 
-/// Reads one property section.
+/// Reads one property section. Meanwhile the body ends where the section does.
 #[derive(Debug)]
-pub(super) struct Properties {
-    reader: Reader,
+pub(super) struct Properties<'a> {
+    reader: &'a mut Reader,
+    /// Where the body ends.
+    end: usize,
     /// Bit N: property N has been read.
     seen: u64,
 }
 
-impl Properties {
+impl Drop for Properties<'_> {
+    fn drop(&mut self) {
+        self.reader.widen(self.end);
+    }
+}
+
+impl<'a> Properties<'a> {
     /// Takes the length and the section out of `body`.
-    pub(super) fn read(body: &mut Reader) -> Result<Self, DecodeError> {
+    pub(super) fn read(body: &'a mut Reader) -> Result<Self, DecodeError> {
         let len = body.integer()?;
-        Ok(Self { reader: Reader::new(body.take(len as usize)?), seen: 0 })
+        let end = body.narrow(len as usize)?;
+        Ok(Self { reader: body, end, seen: 0 })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -121,7 +130,7 @@ impl Properties {
             return Err(DecodeError::DuplicateProperty(id));
         }
         self.seen |= bit;
-        Ok(&mut self.reader)
+        Ok(self.reader)
     }
 
     pub(super) fn u16(&mut self, id: PropertyId) -> Result<Option<u16>, DecodeError> {

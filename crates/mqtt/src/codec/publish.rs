@@ -8,6 +8,8 @@
 //! then    remaining length, topic name, packet identifier (QoS 1 and 2), properties (5.0), payload
 //! ```
 
+use std::num::NonZeroU16;
+
 use bytes::{Bytes, BytesMut};
 
 use crate::packet::{PacketId, Publish, QoS, Version};
@@ -16,7 +18,7 @@ use crate::topic::{TopicError, TopicName};
 
 use super::check;
 use super::error::{DecodeError, EncodeError};
-use super::frame::PacketType;
+use super::frame::{PacketType, integer_len};
 use super::property::{
     Properties, PropertyId, WriteProperties, write_binary, write_flag, write_pairs, write_section,
     write_subscription_id, write_text, write_u16, write_u32,
@@ -27,7 +29,10 @@ use super::write::{Sink, count};
 const DUP: u8 = 0x08;
 const QOS_SHIFT: u8 = 1;
 const RETAIN: u8 = 0x01;
+/// Bytes of the property Topic Alias.
+const ALIAS_LEN: usize = 3;
 
+#[inline]
 pub(super) fn decode(flags: u8, mut body: Reader, version: Version) -> Result<Publish, DecodeError> {
     // [MQTT-3.3.1-4]
     let qos = QoS::from_bits(flags >> QOS_SHIFT & 3).ok_or(DecodeError::InvalidQoS)?;
@@ -77,7 +82,7 @@ fn read_properties(body: &mut Reader) -> Result<Option<Box<PublishProperties>>, 
 
 /// Reads a property that a PUBLISH and a will share (§3.3.2.3, §3.1.3.2).
 pub(super) fn read_publish_property(
-    section: &mut Properties,
+    section: &mut Properties<'_>,
     id: PropertyId,
     found: &mut PublishProperties,
 ) -> Result<(), DecodeError> {
@@ -125,6 +130,57 @@ fn encode_header<S: Sink>(publish: &Publish, version: Version, packet_id: Option
     }
 }
 
+/// How a PUBLISH is sent, whatever its own QoS, DUP, RETAIN and packet identifier say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// For this version.
+    pub version: Version,
+    /// At this QoS.
+    pub qos: QoS,
+    /// Re-delivery of an earlier attempt; not said at QoS 0.
+    pub dup: bool,
+    /// Retain.
+    pub retain: bool,
+    /// Present if and only if `qos` is above 0.
+    pub packet_id: Option<PacketId>,
+}
+
+/// Appends a PUBLISH for one receiver, without taking a copy of it first.
+///
+/// # Errors
+/// As [`super::encode`].
+pub fn encode_publish(publish: &Publish, sent: Sent, out: &mut BytesMut) -> Result<(), EncodeError> {
+    // [MQTT-2.2.1-2], [MQTT-2.2.1-3]
+    if sent.packet_id.is_some() != (sent.qos != QoS::AtMostOnce) {
+        return Err(EncodeError::PacketId);
+    }
+    check::publish_content(publish, sent.version)?;
+    let remaining = check::remaining(remaining_len(publish, sent.version, sent.qos))?;
+    out.reserve(5 + remaining as usize);
+    out.u8((PacketType::Publish as u8) << 4 | byte_flags(sent.qos, sent.dup, sent.retain));
+    out.integer(remaining);
+    encode_header(publish, sent.version, sent.packet_id.map(|id| id.0.get()), out);
+    out.slice(&publish.payload);
+    Ok(())
+}
+
+/// How many bytes [`encode_publish`] appends; see [`super::encoded_len`].
+#[must_use]
+pub fn publish_len(publish: &Publish, version: Version, qos: QoS) -> usize {
+    let remaining = remaining_len(publish, version, qos);
+    1 + u32::try_from(remaining).map_or(4, integer_len) + remaining
+}
+
+fn remaining_len(publish: &Publish, version: Version, qos: QoS) -> usize {
+    let packet_id = if qos == QoS::AtMostOnce { 0 } else { 2 };
+    let properties = match &publish.properties {
+        _ if version != Version::V5 => 0,
+        None => 1,
+        Some(properties) => count(|counter| write_section(counter, &**properties)),
+    };
+    2 + publish.topic.as_str().len() + packet_id + properties + publish.payload.len()
+}
+
 impl WriteProperties for PublishProperties {
     fn write<S: Sink>(&self, out: &mut S) {
         write_message_properties(self, out);
@@ -156,6 +212,19 @@ pub struct PublishFrame {
     qos: QoS,
     /// Where in `head` the packet identifier stands; `None` at QoS 0.
     packet_id_at: Option<usize>,
+    /// Where in `head` the topic name's length stands.
+    topic_at: usize,
+    /// Where in `head` the first property stands, after the properties' length; `None` before MQTT 5.0.
+    properties_at: Option<usize>,
+}
+
+/// A topic alias in a packet to a client (§3.3.2.3.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Alias {
+    /// The alias.
+    pub number: NonZeroU16,
+    /// The packet sets it and so carries the topic name too; otherwise it stands in the topic name's place.
+    pub is_new: bool,
 }
 
 impl PublishFrame {
@@ -174,9 +243,17 @@ impl PublishFrame {
         let mut head = BytesMut::with_capacity(5 + remaining as usize - publish.payload.len());
         head.u8((PacketType::Publish as u8) << 4 | byte_flags(qos, false, false));
         head.integer(remaining);
-        let packet_id_at = packet_id.map(|_| head.len() + 2 + publish.topic.as_str().len());
+        let topic_at = head.len();
+        let topic_end = topic_at + 2 + publish.topic.as_str().len();
+        let packet_id_at = packet_id.map(|_| topic_end);
+        let properties_at = (version == Version::V5).then(|| {
+            let len = publish.properties.as_deref().map_or(0, |properties| count(|counter| properties.write(counter)));
+            // The whole packet fits, so its properties do.
+            topic_end + if packet_id.is_some() { 2 } else { 0 } + integer_len(len as u32)
+        });
         encode_header(publish, version, packet_id, &mut head);
-        Ok(Self { head: head.freeze(), payload: publish.payload.clone(), qos, packet_id_at })
+        let head = head.freeze();
+        Ok(Self { head, payload: publish.payload.clone(), qos, packet_id_at, topic_at, properties_at })
     }
 
     /// Whole packet in bytes.
@@ -206,5 +283,44 @@ impl PublishFrame {
             out[start + at..start + at + 2].copy_from_slice(&id.0.get().to_be_bytes());
         }
         out.extend_from_slice(&self.payload);
+    }
+
+    /// Appends the packet with a topic alias: only its header is written anew.
+    ///
+    /// # Errors
+    /// The alias makes the packet larger than MQTT allows; nothing is appended.
+    ///
+    /// # Panics
+    /// Before MQTT 5.0, and above QoS 0 without a packet identifier (`[MQTT-2.2.1-3]`).
+    pub fn write_aliased(
+        &self,
+        out: &mut BytesMut,
+        dup: bool,
+        retain: bool,
+        packet_id: Option<PacketId>,
+        alias: Alias,
+    ) -> Result<(), EncodeError> {
+        let properties_at = self.properties_at.expect("a topic alias is for MQTT 5.0");
+        let properties = &self.head[properties_at..];
+        let topic_len = usize::from(u16::from_be_bytes([self.head[self.topic_at], self.head[self.topic_at + 1]]));
+        let topic: &[u8] =
+            if alias.is_new { &self.head[self.topic_at..self.topic_at + 2 + topic_len] } else { &[0, 0] };
+        let packet_id = self.packet_id_at.map(|_| packet_id.expect("a PUBLISH above QoS 0 has a packet identifier"));
+        let properties_len = check::remaining(ALIAS_LEN + properties.len())?;
+        let id_len = if packet_id.is_some() { 2 } else { 0 };
+        let header = topic.len() + id_len + integer_len(properties_len) + properties_len as usize;
+        let remaining = check::remaining(header + self.payload.len())?;
+        out.reserve(5 + remaining as usize);
+        out.u8(self.head[0] | byte_flags(self.qos, dup, retain));
+        out.integer(remaining);
+        out.slice(topic);
+        if let Some(id) = packet_id {
+            out.packet_id(id);
+        }
+        out.integer(properties_len);
+        write_u16(out, PropertyId::TopicAlias, Some(alias.number.get()));
+        out.slice(properties);
+        out.slice(&self.payload);
+        Ok(())
     }
 }

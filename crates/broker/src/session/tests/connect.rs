@@ -48,7 +48,7 @@ fn connack_says_what_is_granted() {
     assert_eq!(connack.properties.maximum_packet_size, Some(1024));
     assert_eq!(connack.properties.topic_alias_maximum, Some(10));
     assert_eq!(connack.properties.server_keep_alive, Some(60));
-    assert_eq!(connack.properties.shared_subscription_available, Some(false));
+    assert_eq!(connack.properties.shared_subscription_available, Some(true));
 }
 
 #[test]
@@ -97,15 +97,15 @@ fn what_a_connect_may_not_be() {
             ReasonCode::TopicNameInvalid,
         ),
     ];
-    assert_eq!(check(&connect(), &limits()), Ok(()));
+    assert_eq!(check(&connect(), &limits(), false), Ok(()));
     for (what, change, reason) in table {
         let mut connect = connect();
         change(&mut connect);
-        assert_eq!(check(&connect, &limits()), Err(*reason), "{what}");
+        assert_eq!(check(&connect, &limits(), false), Err(*reason), "{what}");
     }
     for (version, clean_start) in [(Version::V4, true), (Version::V5, true), (Version::V5, false)] {
         let connect = Connect { version, clean_start, client_id: text(""), ..connect() };
-        assert_eq!(check(&connect, &limits()), Ok(()));
+        assert_eq!(check(&connect, &limits(), false), Ok(()));
     }
 }
 

@@ -234,7 +234,7 @@ fn expired_messages_are_not_sent_and_others_say_how_long_they_have() {
     client.connect(connect());
     let transmit = client.session.poll_transmit(client.now).unwrap();
     let mut out = bytes::BytesMut::new();
-    transmit.write(Version::V5, client.now, &mut out).unwrap();
+    transmit.write(Version::V5, None, client.now, &mut out).unwrap();
     let decoded = evermq_mqtt::codec::decode(&mut out, Version::V5, &evermq_mqtt::codec::Limits::default());
     let Ok(Some(Packet::Publish(sent))) = decoded else { panic!("{decoded:?}") };
     assert_eq!(sent.payload[..], 2_u32.to_be_bytes());

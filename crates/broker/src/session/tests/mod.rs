@@ -1,4 +1,5 @@
 mod connect;
+mod crash;
 mod deliver;
 mod publish;
 mod random;
@@ -33,7 +34,10 @@ pub(super) fn limits() -> Limits {
         max_keep_alive: Duration::ZERO,
         max_subscriptions: 3,
         max_topic_levels: 4,
+        max_topic_alias: 10,
         max_retained_messages: 10,
+        budget: Arc::new(crate::session::budget::Budget::new(1 << 20)),
+        durability: crate::session::Durability::default(),
     }
 }
 
@@ -99,6 +103,7 @@ pub(super) fn with_expiry(qos: QoS, number: u32, received: Instant, expiry: Opti
         qos,
         retain: false,
         ids: None,
+        share: None,
     }
 }
 
@@ -111,7 +116,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { session: Session::new(text("client"), Arc::new(limits)), now: start(), links: 0 }
+        Self { session: Session::new(Arc::new(limits)), now: start(), links: 0 }
     }
 
     /// Connected as `connect` asks, CONNACK taken away.

@@ -55,16 +55,17 @@ fn each_filter_gets_its_reason_code() {
         [
             suback(&[
                 ReasonCode::Success,
-                ReasonCode::SharedSubscriptionsNotSupported,
+                ReasonCode::GrantedQoS1,
                 ReasonCode::TopicFilterInvalid,
                 ReasonCode::GrantedQoS1,
-                ReasonCode::GrantedQoS2,
+                ReasonCode::QuotaExceeded,
                 ReasonCode::QuotaExceeded,
                 ReasonCode::GrantedQoS2,
             ]),
             entered("a", at(QoS::AtMostOnce), true),
+            // §4.8.2: nothing retained for a shared subscription.
+            entered("$share/group/a", at(QoS::AtLeastOnce), false),
             entered("b/+", at(QoS::AtLeastOnce), true),
-            entered("#", at(QoS::ExactlyOnce), true),
             entered("a", at(QoS::ExactlyOnce), true),
         ]
     );

@@ -53,7 +53,7 @@ fn client_at(at: At) -> Client {
         // Its will has a delay that is longer than the session lives, so that it is still there.
         At::Detached => {
             let publish = client.session.will.take().unwrap().publish;
-            client.session.will = Some(Will { publish, delay: Duration::from_secs(1000) });
+            client.session.will = Some(Box::new(Will { publish, delay: Duration::from_secs(1000) }));
             client.lose();
         }
         At::Ended => {

@@ -1,0 +1,289 @@
+//! What a new cluster file changes, as data: what is put in force as it is, and what needs a restart. Pure.
+
+use evermq_config::BrokerConfig;
+use evermq_config::broker::{Admission, Broker, Listener};
+
+/// The difference between two files, for this host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Plan {
+    /// Keys that are put in force, in the file's words.
+    pub(super) applied: Vec<&'static str>,
+    /// Keys that have changed and stay as they were until a restart.
+    pub(super) restart: Vec<&'static str>,
+}
+
+type Differs = fn(&Broker, &Broker) -> bool;
+
+/// What is put in force without a restart.
+const APPLIED: [(&str, Differs); 5] = [
+    ("[broker.auth]", |old, new| {
+        let settings = |broker: &Broker| {
+            let auth = broker.auth.clone();
+            (auth.identity, auth.anonymous, auth.password_file, auth.acl_file, auth.crl)
+        };
+        settings(old) != settings(new)
+    }),
+    ("[[broker.acl]]", |old, new| old.auth.rules != new.auth.rules),
+    ("anonymous of [[broker.listeners]]", |old, new| {
+        let words = |broker: &Broker| -> Vec<_> {
+            broker.listeners.iter().map(|listener| (listener.name.clone(), listener.anonymous)).collect()
+        };
+        old.listeners.len() == new.listeners.len() && words(old) != words(new)
+    }),
+    ("the limits of sessions, for clients that connect from now on", |old, new| limits(old) != limits(new)),
+    ("broker.max_connections and those per address and user", |old, new| {
+        let places = |limits: Admission| (limits.connections, limits.per_address, limits.per_user);
+        places(old.admission) != places(new.admission)
+    }),
+];
+
+/// What stays as it is until a restart.
+const RESTART: [(&str, Differs); 16] = [
+    ("broker.listen", |old, new| old.listen != new.listen),
+    ("broker.listen_plain", |old, new| old.listen_plain != new.listen_plain),
+    ("broker.listen_proxy", |old, new| old.listen_proxy != new.listen_proxy),
+    ("[[broker.listeners]]", |old, new| fixed(&old.listeners) != fixed(&new.listeners)),
+    ("broker.peer_port", |old, new| old.peer_port != new.peer_port),
+    ("broker.connect_timeout", |old, new| old.connect_timeout != new.connect_timeout),
+    ("broker.max_handshakes, broker.max_publish_rate and broker.max_publish_bytes", |old, new| {
+        let rates = |limits: Admission| (limits.handshakes, limits.publish_rate, limits.publish_bytes);
+        rates(old.admission) != rates(new.admission)
+    }),
+    ("broker.max_packet_size and broker.max_queued_total", |old, new| {
+        (old.max_packet_size, old.max_queued_total) != (new.max_packet_size, new.max_queued_total)
+    }),
+    ("broker.max_retained_messages and broker.max_retained_bytes", |old, new| {
+        (old.max_retained_messages, old.max_retained_bytes) != (new.max_retained_messages, new.max_retained_bytes)
+    }),
+    ("broker.peer_queue_messages and broker.peer_queue_bytes", |old, new| {
+        (old.peer_queue_messages, old.peer_queue_bytes) != (new.peer_queue_messages, new.peer_queue_bytes)
+    }),
+    ("broker.tcp_keepalive and broker.tcp_user_timeout", |old, new| {
+        (old.tcp_keepalive, old.tcp_user_timeout) != (new.tcp_keepalive, new.tcp_user_timeout)
+    }),
+    ("broker.drain_timeout", |old, new| old.drain_timeout != new.drain_timeout),
+    ("broker.workers", |old, new| old.workers != new.workers),
+    ("broker.metrics", |old, new| old.metrics != new.metrics),
+    ("broker.sys_interval", |old, new| old.sys_interval != new.sys_interval),
+    ("[broker.store]", |old, new| old.store != new.store),
+];
+
+/// Compares two files of one host.
+pub(super) fn plan(old: &BrokerConfig, new: &BrokerConfig) -> Plan {
+    let keys = |list: &[(&'static str, Differs)]| -> Vec<_> {
+        list.iter().filter(|(_, differs)| differs(&old.broker, &new.broker)).map(|(key, _)| *key).collect()
+    };
+    let mut plan = Plan { applied: keys(&APPLIED), restart: keys(&RESTART) };
+    if old.tls != new.tls {
+        plan.applied.push("tls");
+    }
+    let others = [
+        ("cluster.name", old.cluster != new.cluster),
+        ("cluster.run_dir", old.control_socket != new.control_socket),
+        ("this host's address", old.peer_listen.ip() != new.peer_listen.ip()),
+        ("[[hosts]] with role broker", old.peers != new.peers),
+        ("[[hosts]] with role lb", old.lbs != new.lbs),
+        ("vip.quorum and its like", old.quorum != new.quorum),
+    ];
+    plan.restart.extend(others.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key));
+    plan
+}
+
+/// The new file, but for what needs a restart: that stays what it is, and is named again at the next reload.
+pub(super) fn in_force(old: &BrokerConfig, new: BrokerConfig) -> BrokerConfig {
+    let (before, broker) = (&old.broker, new.broker);
+    let now = Admission {
+        connections: broker.admission.connections,
+        per_address: broker.admission.per_address,
+        per_user: broker.admission.per_user,
+        ..before.admission
+    };
+    let mut listeners = before.listeners.clone();
+    for listener in &mut listeners {
+        if let Some(other) = broker.listeners.iter().find(|other| other.name == listener.name) {
+            listener.anonymous = other.anonymous;
+        }
+    }
+    BrokerConfig {
+        broker: Broker {
+            listeners,
+            admission: now,
+            auth: broker.auth,
+            max_inflight: broker.max_inflight,
+            max_topic_alias: broker.max_topic_alias,
+            max_topic_levels: broker.max_topic_levels,
+            max_subscriptions: broker.max_subscriptions,
+            max_queued_messages: broker.max_queued_messages,
+            max_queued_bytes: broker.max_queued_bytes,
+            max_session_expiry: broker.max_session_expiry,
+            max_keep_alive: broker.max_keep_alive,
+            ..before.clone()
+        },
+        tls: new.tls,
+        ..old.clone()
+    }
+}
+
+impl Plan {
+    /// Whether nothing is to be done; files, which the cluster file only names, apart.
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What needs a restart.
+fn fixed(listeners: &[Listener]) -> Vec<Listener> {
+    listeners.iter().map(|listener| Listener { anonymous: None, ..listener.clone() }).collect()
+}
+
+fn limits(broker: &Broker) -> impl PartialEq {
+    (
+        (broker.max_inflight, broker.max_topic_alias, broker.max_topic_levels, broker.max_subscriptions),
+        (broker.max_queued_messages, broker.max_queued_bytes),
+        (broker.max_session_expiry, broker.max_keep_alive),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use evermq_config::broker::{Anonymous, CertificateIdentity};
+
+    use super::*;
+
+    const FILE: &str = "[cluster]\nname = \"test\"\n[[broker.listeners]]\nname = \"web\"\nlisten = \"127.0.0.1:8083\"\n\
+        [[hosts]]\nname = \"lb1\"\naddress = \"127.0.0.9\"\nroles = [\"lb\"]\n\
+        [[hosts]]\nname = \"broker1\"\naddress = \"127.0.0.10\"\nroles = [\"broker\"]\n";
+
+    fn config() -> BrokerConfig {
+        let loaded = evermq_config::parse(Path::new("/test.toml"), FILE).unwrap_or_else(|report| panic!("{report}"));
+        loaded.cluster.broker_for("broker1").unwrap()
+    }
+
+    #[test]
+    fn the_same_file_is_no_plan() {
+        assert!(plan(&config(), &config()).is_empty());
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_named_until_it_is_done() {
+        let mut new = config();
+        new.broker.workers += 1;
+        new.broker.store.path = "/elsewhere".into();
+        new.broker.admission.connections = 7;
+        new.broker.listeners[0].anonymous = Some(Anonymous::On);
+        let plan = super::plan(&config(), &new);
+        assert_eq!(plan.restart, ["broker.workers", "[broker.store]"]);
+        assert_eq!(
+            plan.applied,
+            ["anonymous of [[broker.listeners]]", "broker.max_connections and those per address and user"]
+        );
+        let now = in_force(&config(), new.clone());
+        assert_eq!(super::plan(&now, &new), Plan { applied: Vec::new(), restart: plan.restart });
+        assert_eq!(now.broker.workers, config().broker.workers);
+    }
+
+    /// Whatever differs between two files is either put in force or said to need a restart, and then it is.
+    #[test]
+    #[expect(clippy::too_many_lines, reason = "every key, and what becomes of it")]
+    fn no_key_is_forgotten() {
+        let changes: Vec<fn(&mut BrokerConfig)> = vec![
+            |c| c.broker.listen.set_port(1),
+            |c| c.broker.listen_plain = Some("127.0.0.1:1".parse().unwrap()),
+            |c| c.broker.listen_proxy = Some("127.0.0.1:1".parse().unwrap()),
+            |c| c.broker.listeners[0].max_connections = Some(9),
+            |c| c.broker.listeners[0].anonymous = Some(Anonymous::Off),
+            |c| c.broker.listeners.clear(),
+            |c| c.broker.peer_port += 1,
+            |c| c.broker.connect_timeout += Duration::from_secs(1),
+            |c| c.broker.admission.connections += 1,
+            |c| c.broker.admission.per_address = Some(9),
+            |c| c.broker.admission.per_user = Some(9),
+            |c| c.broker.admission.handshakes += 1,
+            |c| c.broker.admission.publish_rate = Some(9),
+            |c| c.broker.admission.publish_bytes = Some(9),
+            |c| c.broker.max_packet_size += 1,
+            |c| c.broker.max_inflight += 1,
+            |c| c.broker.max_queued_messages += 1,
+            |c| c.broker.max_queued_bytes += 1,
+            |c| c.broker.max_queued_total += 1,
+            |c| c.broker.max_session_expiry += Duration::from_secs(1),
+            |c| c.broker.max_keep_alive += Duration::from_secs(1),
+            |c| c.broker.max_subscriptions += 1,
+            |c| c.broker.max_topic_levels += 1,
+            |c| c.broker.max_topic_alias += 1,
+            |c| c.broker.max_retained_messages += 1,
+            |c| c.broker.max_retained_bytes += 1,
+            |c| c.broker.peer_queue_messages += 1,
+            |c| c.broker.peer_queue_bytes += 1,
+            |c| c.broker.tcp_keepalive += Duration::from_secs(1),
+            |c| c.broker.tcp_user_timeout += Duration::from_secs(1),
+            |c| c.broker.drain_timeout += Duration::from_secs(1),
+            |c| c.broker.workers += 1,
+            |c| c.broker.metrics = Some("127.0.0.1:1".parse().unwrap()),
+            |c| c.broker.sys_interval = Some(Duration::from_secs(77)),
+            |c| c.broker.store.segment_size += 1,
+            |c| c.broker.auth.identity = CertificateIdentity::SanUri,
+            |c| c.broker.auth.anonymous = Anonymous::On,
+            |c| c.broker.auth.password_file = Some("x".into()),
+            |c| c.broker.auth.acl_file = Some("x".into()),
+            |c| c.broker.auth.crl.push("x".into()),
+            |c| {
+                c.broker.auth.rules.push(evermq_config::broker::AclRule {
+                    users: Vec::new(),
+                    clients: Vec::new(),
+                    publish: Vec::new(),
+                    subscribe: Vec::new(),
+                    deny: Vec::new(),
+                });
+            },
+            |c| c.tls.ca = "x".into(),
+            |c| c.control_socket = "x".into(),
+            |c| c.lbs.clear(),
+            |c| c.peer_listen.set_ip([127, 0, 0, 3].into()),
+        ];
+        for (index, change) in changes.into_iter().enumerate() {
+            let mut new = config();
+            change(&mut new);
+            let plan = plan(&config(), &new);
+            assert_eq!(plan.applied.len() + plan.restart.len(), 1, "change {index}: {plan:?}");
+            let left = super::plan(&in_force(&config(), new.clone()), &new);
+            assert_eq!(left, Plan { applied: Vec::new(), restart: plan.restart }, "change {index}");
+        }
+        // One that is added to `Broker` and to nothing here fails to compile.
+        let Broker {
+            listen: _,
+            listen_plain: _,
+            listen_proxy: _,
+            listeners: _,
+            peer_port: _,
+            connect_timeout: _,
+            admission:
+                Admission { connections: _, per_address: _, per_user: _, handshakes: _, publish_rate: _, publish_bytes: _ },
+            max_packet_size: _,
+            max_inflight: _,
+            max_queued_messages: _,
+            max_queued_bytes: _,
+            max_queued_total: _,
+            max_session_expiry: _,
+            max_keep_alive: _,
+            max_subscriptions: _,
+            max_topic_levels: _,
+            max_topic_alias: _,
+            max_retained_messages: _,
+            max_retained_bytes: _,
+            peer_queue_messages: _,
+            peer_queue_bytes: _,
+            tcp_keepalive: _,
+            tcp_user_timeout: _,
+            drain_timeout: _,
+            workers: _,
+            metrics: _,
+            sys_interval: _,
+            store: _,
+            auth: _,
+        } = config().broker;
+    }
+}

@@ -1,0 +1,126 @@
+//! `evermq-broker` as a process of its own, for what concerns a whole process: open files, memory.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::client::{Client, connect};
+use crate::running::{PATIENCE, Site};
+
+pub(crate) struct Program {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    pub(crate) plain: SocketAddr,
+    pub(crate) tls: SocketAddr,
+    peer: u16,
+    directory: PathBuf,
+}
+
+impl Program {
+    /// With these lines more in `[broker]`, and `files` open files at most.
+    pub(crate) fn start(site: &Site, more: &str, files: Option<u64>) -> Self {
+        site.ca.issue("broker1", 1);
+        let directory = site.directory.path().to_owned();
+        // Found free a moment before.
+        let held: Vec<_> = (0..3).map(|_| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
+        let [plain, tls, peer] = [0, 1, 2].map(|index: usize| held[index].local_addr().unwrap());
+        drop(held);
+        let mut program = Self {
+            child: Command::new("true").spawn().unwrap(),
+            log: Arc::default(),
+            plain,
+            tls,
+            peer: peer.port(),
+            directory,
+        };
+        program.child.wait().unwrap();
+        program.write(more);
+        let mut command = match files {
+            Some(files) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={files}")).arg(env!("CARGO_BIN_EXE_evermq-broker"));
+                command
+            }
+            None => Command::new(env!("CARGO_BIN_EXE_evermq-broker")),
+        };
+        command.arg("--config").arg(program.directory.join("evermq.toml")).args(["--host", "broker1"]);
+        program.child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(program.child.stderr.take().unwrap()).lines();
+        let into = Arc::clone(&program.log);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                into.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        program.wait_for("its listener", || std::net::TcpStream::connect(plain).is_ok());
+        program
+    }
+
+    /// Writes the cluster file, with these lines more in `[broker]` and after it.
+    pub(crate) fn write(&self, more: &str) {
+        let path = |name: &str| self.directory.join(name);
+        let text = format!(
+            "[cluster]\nname = \"test\"\nrun_dir = {run_dir:?}\n[broker]\nlisten = \"{tls}\"\nlisten_plain = \"{plain}\"\n\
+             peer_port = {peer}\n{more}\n[broker.store]\npath = {store:?}\n\
+             [tls]\nca = {ca:?}\ncert = {cert:?}\nkey = {key:?}\n\
+             [[hosts]]\nname = \"broker1\"\naddress = \"127.0.0.1\"\nroles = [\"lb\", \"broker\"]\n",
+            run_dir = self.directory,
+            tls = self.tls,
+            plain = self.plain,
+            peer = self.peer,
+            store = path("store"),
+            ca = path("ca.crt"),
+            cert = path("ca-broker1.crt"),
+            key = path("ca-broker1.key"),
+        );
+        std::fs::write(path("evermq.toml"), text).unwrap();
+    }
+
+    /// Has it read the file again; what it says to that.
+    pub(crate) fn reload(&self) -> Result<Value, String> {
+        let request = serde_json::json!({ "request": "reload" });
+        let answer = evermq_daemon::control::request(&self.directory.join("broker.sock"), &request, PATIENCE);
+        answer.map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    pub(crate) fn client(&self, id: &str) -> Client {
+        Client::open(self.plain, connect(id)).0
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub(crate) fn wait_for(&self, what: &str, wanted: impl Fn() -> bool) {
+        let deadline = evermq_broker::connection::clock() + PATIENCE;
+        while !wanted() {
+            assert!(evermq_broker::connection::clock() < deadline, "waited in vain for {what}:\n{}", self.log());
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
+    /// Resident memory in kB.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}

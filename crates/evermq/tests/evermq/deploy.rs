@@ -1,0 +1,74 @@
+//! The systemd units agree with the programs and the shipped cluster file.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+const UNITS: [(&str, &str); 3] = [
+    ("evermq-vip", include_str!("../../../../deploy/systemd/evermq-vip.service")),
+    ("evermq-lb", include_str!("../../../../deploy/systemd/evermq-lb.service")),
+    ("evermq-broker", include_str!("../../../../deploy/systemd/evermq-broker.service")),
+];
+
+/// Every value of a setting.
+fn values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
+    unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect()
+}
+
+#[test]
+fn each_unit_runs_its_program_for_ever_and_unprivileged() {
+    for (name, unit) in UNITS {
+        assert_eq!(values(unit, "ExecStart"), [format!("/usr/bin/{name}")]);
+        for (key, value) in [
+            ("Type", "notify"),
+            ("Restart", "always"),
+            ("StartLimitIntervalSec", "0"),
+            ("User", "evermq"),
+            ("NoNewPrivileges", "yes"),
+            ("ProtectSystem", "strict"),
+            ("RuntimeDirectory", "evermq"),
+            ("RuntimeDirectoryPreserve", "yes"),
+        ] {
+            assert_eq!(values(unit, key), [value], "{key} of {name}");
+        }
+        let capabilities = if name == "evermq-vip" { "CAP_NET_ADMIN CAP_NET_RAW" } else { "" };
+        assert_eq!(values(unit, "CapabilityBoundingSet"), [capabilities], "{name}");
+        assert_eq!(values(unit, "AmbientCapabilities"), [capabilities], "{name}");
+    }
+    assert_eq!(values(UNITS[0].1, "ExecStopPost"), ["-/usr/bin/evermq-vip --release"]);
+}
+
+#[test]
+fn the_units_paths_are_the_programs_defaults() {
+    let shipped = include_str!("../../../../config/evermq.toml");
+    let loaded = evermq_config::parse("/etc/evermq/evermq.toml".as_ref(), shipped).expect("the shipped file is good");
+    for (name, unit) in UNITS {
+        assert_eq!(values(unit, "ConditionPathExists"), [evermq_daemon::command::DEFAULT_CONFIG], "{name}");
+        let run_dir = PathBuf::from("/run").join(values(unit, "RuntimeDirectory")[0]);
+        assert_eq!(loaded.cluster.run_dir, run_dir, "{name}");
+    }
+    let keys = loaded.cluster.tls.key.parent().map(|keys| format!("-{}", keys.display()));
+    assert_eq!(values(UNITS[0].1, "InaccessiblePaths"), [keys.expect("a directory")]);
+}
+
+#[test]
+fn systemd_takes_the_units_and_finds_them_tight() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for (name, unit) in UNITS {
+        let path = dir.path().join(format!("{name}.service"));
+        // The programs are not installed here, nor their manual page.
+        let unit =
+            unit.replace(&format!("/usr/bin/{name}"), env!("CARGO_BIN_EXE_evermq")).replace("Documentation=", "#");
+        fs::write(&path, unit).expect("written");
+        let analyze = |arguments: &[&str]| {
+            let output = Command::new("systemd-analyze").args(arguments).arg(&path).output();
+            let output = output.expect("the test needs systemd-analyze");
+            let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert!(output.status.success(), "{name}: {said}");
+            said
+        };
+        assert_eq!(analyze(&["verify"]), "", "{name}");
+        // The threshold is in tenths.
+        analyze(&["security", "--offline=true", "--threshold=25"]);
+    }
+}

@@ -1,0 +1,15 @@
+//! The operator's command, as its user runs it.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod broker;
+mod certs;
+mod check;
+mod client;
+mod command;
+mod deploy;
+mod foreign_authority;
+mod handshake;
+mod lab;
+mod lb;
+mod passwd;
+mod program;
