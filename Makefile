@@ -3,8 +3,10 @@
 SHELL := /bin/sh
 CARGO ?= cargo
 BIN := target/release
+# Most of what a test does is waiting for time to pass and for other programs.
+THREADS := 6
 
-.PHONY: help build demo test test-tools unit e2e lint soak-vip bench-failover bench-vip bench-mesh bench-broker bench-lb bench-lb-storm bench-lb-upgrade clean-lab
+.PHONY: help build demo test test-tools programs unit e2e lint soak-vip bench-failover bench-vip bench-mesh bench-codec bench-broker bench-store bench-lb bench-lb-storm bench-lb-upgrade clean-lab
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,24 +21,27 @@ demo: build ## the whole stack on this machine: lab up, faults, figures, lab dow
 test: export CARGO_INCREMENTAL = 0
 test: test-tools lint unit e2e ## every test; installs what they need and says so
 
-test-tools: ## what the tests need: mosquitto, keepalived, openssl, iproute2, paho-mqtt
+test-tools: ## what the tests need: mosquitto, keepalived, openssl, iproute2, paho-mqtt, MQTT.js
 	@tests/install-tools
 
-unit: ## tests of each crate, with real peers on loopback
-	$(CARGO) build --bins
-	$(CARGO) test --workspace --exclude evermq-e2e
+# One command builds it all: another choice of packages or targets is another choice of features, and builds tokio and all
+# that stands on it once more.
+programs: ## every program and every test, not optimised
+	$(CARGO) build --workspace --bins --tests
 
-e2e: ## tests of the whole stack in the lab
-	$(CARGO) build --bins
-	$(CARGO) test -p evermq-e2e -- --test-threads=1
+unit: programs ## tests of each crate, with real peers on loopback
+	$(CARGO) test --workspace --exclude evermq-e2e -- --test-threads=$(THREADS)
+
+e2e: programs ## tests of the whole stack in the lab
+	$(CARGO) test --workspace --test e2e -- --test-threads=1
 
 lint: ## format and clippy, warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
 soak-vip: test-tools ## a million faults on the virtual clock; then two minutes beside keepalived without a flap
-	$(CARGO) test --release -p evermq-vip --test soak -- --ignored --nocapture
-	$(CARGO) test -p evermq-vip --test keepalived_soak -- --ignored --nocapture
+	$(CARGO) test --release -p evermq-vip --test vip soak:: -- --ignored --nocapture --skip keepalived_soak
+	$(CARGO) test -p evermq-vip --test vip keepalived_soak:: -- --ignored --nocapture
 
 bench-failover: build ## outage by fault, medians of 5, in the lab
 	EVERMQ_BIN_DIR=target/release $(CARGO) run --release -q -p evermq-e2e --bin bench-failover
@@ -47,8 +52,15 @@ bench-vip: build ## the virtual IP beside keepalived: each fault, idle subscribe
 bench-mesh: build ## one publisher to one subscriber through the VIP, beside bridged mosquitto
 	EVERMQ_BIN_DIR=target/release $(CARGO) run --release -q -p evermq-e2e --bin bench-mesh
 
-bench-broker: ## one broker beside mosquitto, plain TCP on loopback
+bench-codec: ## our MQTT codec beside those of the registry, and packets both ways; ROUNDS=3 for less
+	cd tests/bench/codec && $(CARGO) run --release -q --bin evermq-codec-bench -- $(or $(ROUNDS),9)
+	cd tests/bench/codec && $(CARGO) test -q --test both_ways
+
+bench-broker: ## one broker beside mosquitto, rumqttd, FlashMQ, RMQTT: CPU, rates, times, memory, nothing lost; WORK=flow ROUNDS=1 for less
 	tests/bench/broker/run
+
+bench-store: ## the broker's store on this disk: messages and syncs per second, time to open a million; DIR=/var/tmp for another one
+	$(CARGO) run --release -q -p evermq-store --example bench_store -- $(DIR)
 
 bench-lb: ## the load balancer beside nginx and HAProxy; WORK=echo,paced ROUNDS=1 PEERS=nginx,haproxy for less; HAPROXY_NEW=PATH for one more
 	tests/bench/lb/run compare.py

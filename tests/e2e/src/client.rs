@@ -13,7 +13,7 @@ use crate::{PORT, VIP};
 /// Where the client certificates are in the client host.
 pub const TLS: &str = "/etc/evermq/tls";
 /// How long a client may take for what takes milliseconds.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The certificate options of mosquitto's clients, of `evermq pub` and of the load generator.
 #[must_use]

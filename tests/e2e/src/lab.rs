@@ -171,10 +171,10 @@ impl Lab {
     /// The one lb host that has the VIP, once there is exactly one.
     ///
     /// # Panics
-    /// There are none or two for five seconds.
+    /// There are none or two for fifteen seconds.
     #[must_use]
     pub fn holder(&self) -> &'static str {
-        wait::until("one lb host holds the VIP", Duration::from_secs(5), || match self.holders()[..] {
+        wait::until("one lb host holds the VIP", Duration::from_secs(15), || match self.holders()[..] {
             [one] => Some(one),
             _ => None,
         })
@@ -189,9 +189,12 @@ impl Lab {
 
     /// Waits until every program of every host says that it is well.
     pub fn wait_healthy(&self) {
-        wait::until("the whole lab is well", Duration::from_secs(15), || {
+        wait::until("the whole lab is well", Duration::from_secs(45), || {
             let output = self.lab(["status", "--json"]).output().expect("evermq can be run");
-            output.status.success().then_some(())
+            let status: Value = serde_json::from_slice(&output.stdout).ok()?;
+            let programs = status["hosts"].as_array()?.iter().filter_map(|host| host["programs"].as_array()).flatten();
+            let is_well = |state: &Value| state.is_object() && state.get("health").is_none_or(|health| health == "up");
+            programs.map(|program| &program["state"]).all(is_well).then_some(())
         });
     }
 

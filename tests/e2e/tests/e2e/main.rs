@@ -1,0 +1,9 @@
+//! The whole stack in the lab, against real clients.
+
+mod broker;
+mod cut;
+mod faults;
+mod lb;
+mod stack;
+mod strangers;
+mod vip;
