@@ -114,6 +114,7 @@ impl Client {
                 return matches!(packet, Packet::ConnAck(connack) if connack.reason == ReasonCode::Success);
             }
             match self.stream.read(&mut chunk) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Ok(0) | Err(_) => return false,
                 Ok(read) => self.buffer.extend_from_slice(&chunk[..read]),
             }

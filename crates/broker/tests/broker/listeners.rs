@@ -69,6 +69,10 @@ fn start_unix() -> (Site, Running, std::path::PathBuf) {
     config.broker.listeners.push(listener("local", ListenAddress::Unix(path.clone())));
     // What a broker that was killed leaves behind.
     drop(UnixListener::bind(&path).unwrap());
+    // A program that another test is just starting holds it until its exec.
+    while UnixStream::connect(&path).is_ok() {
+        std::thread::yield_now();
+    }
     let running = Running::start(&config);
     (site, running, path)
 }

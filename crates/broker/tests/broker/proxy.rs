@@ -160,6 +160,7 @@ fn answer(stream: &mut TcpStream, pieces: &[&[u8]]) -> Vec<u8> {
             Ok(0) => break,
             Ok(read) => found.extend_from_slice(&chunk[..read]),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => panic!("nothing came in time: {error}"),
         }
     }

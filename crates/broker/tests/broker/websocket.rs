@@ -63,15 +63,41 @@ fn plain(address: SocketAddr) -> TcpStream {
     stream
 }
 
-fn upgrade<S: Read + Write>(stream: S, subprotocol: &str) -> Result<WebSocket<S>, String> {
+/// A stream whose reads begin again where the process stood still: signal(7) has EINTR for a socket with a timeout then,
+/// and tungstenite gives up.
+#[derive(Debug)]
+struct Steady<S>(S);
+
+impl<S: Read> Read for Steady<S> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buf) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+impl<S: Write> Write for Steady<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+fn upgrade<S: Read + Write>(stream: S, subprotocol: &str) -> Result<WebSocket<Steady<S>>, String> {
     let request = ClientRequestBuilder::new("ws://broker1/mqtt".parse().unwrap()).with_sub_protocol(subprotocol);
-    let (socket, response) = tungstenite::client(request, stream).map_err(|error| error.to_string())?;
+    let (socket, response) = tungstenite::client(request, Steady(stream)).map_err(|error| error.to_string())?;
     let chosen = response.headers().get("Sec-WebSocket-Protocol").map(|value| value.to_str().unwrap().to_owned());
     assert_eq!(chosen.as_deref(), Some(subprotocol));
     Ok(socket)
 }
 
-fn frames<S: Read + Write>(stream: S) -> Frames<S> {
+fn frames<S: Read + Write>(stream: S) -> Frames<Steady<S>> {
     Frames { socket: upgrade(stream, "mqtt").unwrap(), unread: BytesMut::new() }
 }
 

@@ -69,7 +69,7 @@ fn more_connections_than_the_bound_wait_their_turn() {
     let mut waiting = TcpStream::connect(served.address).unwrap();
     waiting.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
     waiting.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    assert!(waiting.read(&mut [0; 1]).is_err(), "answered beyond the bound");
+    assert!(waiting.read_exact(&mut [0; 1]).is_err(), "answered beyond the bound");
     drop(idle);
     waiting.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let mut answer = String::new();

@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 use nix::sys::stat::Mode;
@@ -171,7 +172,8 @@ pub(super) fn answer(
     let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let rights = if raw.is_empty() { &rights[..0] } else { &rights[..] };
-    let sent = sendmsg::<UnixAddr>(stream.as_raw_fd(), &[IoSlice::new(&line)], rights, MsgFlags::empty(), None)?;
+    let parts = [IoSlice::new(&line)];
+    let sent = uninterrupted(|| sendmsg::<UnixAddr>(stream.as_raw_fd(), &parts, rights, MsgFlags::empty(), None))?;
     let mut stream = stream;
     stream.write_all(line.get(sent..).unwrap_or_default())
 }
@@ -207,7 +209,26 @@ fn connect(socket: &Path) -> io::Result<UnixStream> {
     }
 }
 
+/// Calls again what the process did not finish because it stood still meanwhile, stopped or frozen: signal(7) has EINTR for
+/// a socket with a timeout then.
+fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            outcome => return Ok(outcome?),
+        }
+    }
+}
+
 fn receive(stream: &UnixStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let (bytes, descriptors) = uninterrupted(|| receive_once(stream))?;
+    if bytes.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok((bytes, descriptors))
+}
+
+fn receive_once(stream: &UnixStream) -> nix::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut bytes = [0; 4096];
     let mut control = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let mut descriptors = Vec::new();
@@ -223,9 +244,6 @@ fn receive(stream: &UnixStream) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         }
         message.bytes
     };
-    if received == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
     Ok((bytes.get(..received).unwrap_or_default().to_vec(), descriptors))
 }
 

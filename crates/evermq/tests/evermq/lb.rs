@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::program::{CLUSTER, Site};
-use evermq_daemon::control::{self, Answer, Control};
+use evermq_daemon::control::{self, Answer, Control, ControlError};
 use evermq_daemon::health::Health;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -19,8 +20,17 @@ struct Lb {
 }
 
 impl Lb {
+    #[expect(clippy::disallowed_methods, reason = "a deadline for what other tests' programs do")]
     fn start(site: &Site, socket: &str, answers: impl IntoIterator<Item = Result<Value, &'static str>>) -> Self {
-        let listener = control::bind(&site.path("run").join(socket)).unwrap();
+        let path = site.path("run").join(socket);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        // A program that another test is just starting holds the one before until its exec.
+        let listener = loop {
+            match control::bind(&path) {
+                Err(ControlError::InUse(_)) if Instant::now() < deadline => std::thread::yield_now(),
+                bound => break bound.unwrap(),
+            }
+        };
         let (_sender, health) = watch::channel(Health::Up);
         let answers: Mutex<VecDeque<_>> = Mutex::new(answers.into_iter().collect());
         let asked: Arc<Mutex<Vec<Value>>> = Arc::default();

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::harness::{AT_ONCE, PATIENCE, Running, certs, config, eventually, free_address};
+use crate::harness::{self, AT_ONCE, PATIENCE, Running, certs, config, eventually, free_address};
 use bytes::BytesMut;
 use evermq_config::HostName;
 use evermq_config::lb::Probe;
@@ -130,7 +130,7 @@ fn try_connect(lb: &Running, id: &str) -> std::io::Result<Tls> {
 fn all_closed(clients: Vec<Tls>, start: Instant) -> Duration {
     for mut client in clients {
         client.sock.set_read_timeout(Some(PATIENCE)).unwrap();
-        match client.read(&mut [0]) {
+        match harness::read(&mut client, &mut [0]) {
             Ok(count) => assert_eq!(count, 0),
             Err(error) => assert!(
                 matches!(error.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset),

@@ -188,8 +188,10 @@ fn two_thousand_come_back_at_once() {
     let allowed = f64::from(RATE) * (1.0 + 0.05 + 0.1 + late.as_secs_f64());
     assert!(most as f64 <= allowed, "{most} in a second, {late:?} late");
     assert!(at_once <= HANDSHAKES, "{at_once} handshakes at once");
-    // The four with 300 each have their turns while the fifth has 800: three quarters of the way.
-    assert!(few < all * 9 / 10, "{few:?} of {all:?}");
+    // The four with 300 each have their turns while the fifth has 800: 500 come after them. Counted, not timed: a machine that
+    // stands still adds to all of their times.
+    let after = waits.iter().filter(|&&wait| wait > few).count();
+    assert!(after >= 200, "{after} after {few:?} of {all:?}");
     drop(results);
     lb.until("all gone", |state| state.connections.current == 0 && state.backends.iter().all(|b| b.connections == 0));
 }
@@ -340,7 +342,7 @@ fn an_address_makes_connections_no_faster_than_it_may() {
     let mut served = 0;
     for _ in 0..50 {
         let mut client = client_from(1, lb.address);
-        let answered = client.write_all(b"x").is_ok() && matches!(client.read(&mut [0]), Ok(1));
+        let answered = client.write_all(b"x").is_ok() && client.read_exact(&mut [0]).is_ok();
         served += usize::from(answered);
     }
     let allowed = 5 + (start.elapsed().as_secs_f64() * 5.0) as usize + 1;

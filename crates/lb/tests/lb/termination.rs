@@ -121,7 +121,7 @@ fn connected(mut tls: Tls, backend: &TcpListener) -> (Tls, TcpStream) {
 fn closed(stream: &mut impl Read) -> bool {
     let mut sink = [0; 4096];
     loop {
-        match stream.read(&mut sink) {
+        match harness::read(stream, &mut sink) {
             Ok(0) => return true,
             Ok(_) => {}
             Err(error) => {

@@ -39,7 +39,7 @@ fn pairs(clients: &[TcpStream]) -> Vec<(SocketAddr, SocketAddr)> {
 /// How long after `since` each client was reset, in order.
 fn resets(clients: Vec<TcpStream>, since: Instant) -> Vec<Duration> {
     let wait = |mut client: TcpStream| {
-        let error = client.read(&mut [0]).unwrap_err();
+        let error = client.read_exact(&mut [0]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         since.elapsed()
     };
@@ -116,7 +116,7 @@ fn without_tickle_nobody_tells_them() {
     lb1.cable("down");
     lb2.vip.wait(true);
     clients[0].set_read_timeout(Some(Duration::from_millis(1500))).unwrap();
-    let error = (&clients[0]).read(&mut [0]).unwrap_err();
+    let error = (&clients[0]).read_exact(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WouldBlock, "it goes on waiting");
 }
 

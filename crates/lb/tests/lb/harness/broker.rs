@@ -201,7 +201,7 @@ impl Shared {
         // Once it is subscribed to: what was said last.
         let mut said: Option<Option<&'static str>> = None;
         loop {
-            let count = match stream.read(&mut chunk) {
+            let count = match super::read(&mut stream, &mut chunk) {
                 Ok(0) => return,
                 Ok(count) => count,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
@@ -293,6 +293,7 @@ fn peek_all(stream: &TcpStream, first: &mut [u8]) -> Option<bool> {
     let hello = super::hello();
     loop {
         match stream.peek(first) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             Ok(0) | Err(_) => return None,
             Ok(count) if first[..count] != hello[..count] => return Some(false),
             Ok(count) if count == hello.len() => return Some(true),
@@ -304,7 +305,7 @@ fn peek_all(stream: &TcpStream, first: &mut [u8]) -> Option<bool> {
 
 fn echo(mut stream: &TcpStream) {
     let mut buffer = [0; 16384];
-    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+    while let Ok(count @ 1..) = super::read(&mut stream, &mut buffer) {
         if stream.write_all(&buffer[..count]).is_err() {
             return;
         }

@@ -209,12 +209,22 @@ pub(crate) fn alone(test: &str, environment: &[(&str, &str)]) -> bool {
     false
 }
 
+/// One read, begun again where the process stood still meanwhile: signal(7) has EINTR for a socket with a timeout then.
+pub(crate) fn read(stream: &mut impl std::io::Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Waits until the connection is closed by the other side, by end of file or reset.
 pub(crate) fn wait_closed(client: &mut TcpStream) -> Duration {
     let start = Instant::now();
     let mut sink = [0; 4096];
     loop {
-        match client.read(&mut sink) {
+        match read(client, &mut sink) {
             Ok(0) => return start.elapsed(),
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return start.elapsed(),
