@@ -4,12 +4,12 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
 
 use crate::net::watch::{settled, stays};
-use crate::net::{self, INTERVAL, Net, Options, VIP, run, wait_for};
+use crate::net::{self, CALM, INTERVAL, Net, Options, VIP, run, wait_for};
 use evermq_config::vip::{Checksum, VrrpVersion};
 use evermq_vip::packet::{self, Identity, MAX_LENGTH};
 use nix::sys::signal::Signal;
 
-/// Far above the master-down interval of 0.4 s, on a machine that may be very busy as well.
+/// Far above the master-down interval of 0.7 s, on a machine that may be very busy as well.
 const TAKEOVER: Duration = Duration::from_secs(3);
 
 #[test]
@@ -41,7 +41,7 @@ fn without_an_lb_nobody_holds_the_vip() {
     lb2.start();
     lb1.wait_for_state("initialize");
     lb2.wait_for_state("initialize");
-    stays("nobody holds the VIP", Duration::from_millis(500), || !lb1.vip.held() && !lb2.vip.held());
+    stays("nobody holds the VIP", CALM, || !lb1.vip.held() && !lb2.vip.held());
     lb2.lb.up();
     lb2.vip.wait(true);
 }
@@ -60,7 +60,7 @@ fn a_daemon_killed_with_its_guard_leaves_the_vip_and_a_restart_removes_it() {
     lb1.vip.wait(false);
     lb1.lb.up();
     lb1.wait_for_state("backup");
-    stays("without preemption lb2 stays master", Duration::from_millis(500), || lb2.vip.held() && !lb1.vip.held());
+    stays("without preemption lb2 stays master", CALM, || lb2.vip.held() && !lb1.vip.held());
     assert_eq!(lb1.logged(&["WARN", "left behind"]), 1);
 }
 
@@ -134,7 +134,7 @@ fn brokers_away_from_one_lb_move_the_vip_and_away_from_all_leave_it_somewhere() 
     assert_eq!(lb1.wait_for_state("backup")["effective_priority"], 1);
     lb2.lb.degraded();
     wait_for("lb2 to be degraded", || (lb2.state()["effective_priority"] == 1).then_some(()));
-    settled("one holds it", Duration::from_millis(500), [&lb1.vip, &lb2.vip]);
+    settled("one holds it", CALM, [&lb1.vip, &lb2.vip]);
     // Without preemption, but a master of last resort gives way to a healthy host.
     let (healthy, other) = if lb1.vip.held() { (&*lb2, &*lb1) } else { (&*lb1, &*lb2) };
     healthy.lb.up();
@@ -196,7 +196,7 @@ fn a_frozen_master_steps_back_when_it_wakes_though_its_priority_is_higher() {
     lb1.signal(Signal::SIGCONT);
     lb1.vip.wait(false);
     lb1.wait_for_state("backup");
-    stays("lb2 stays master", Duration::from_millis(500), || lb2.vip.held() && !lb1.vip.held());
+    stays("lb2 stays master", CALM, || lb2.vip.held() && !lb1.vip.held());
     assert_eq!(lb1.logged(&["VRRP state", "from=master", "to=backup", "did not run for"]), 1);
 }
 

@@ -1,12 +1,9 @@
 //! Several virtual routers on one host: IPv4 and IPv6, in a sync group and alone.
 
-use std::time::Duration;
-
 use crate::net::watch::stays;
-use crate::net::{Host, Net, Options, run, wait_for};
+use crate::net::{CALM, Host, Net, Options, run, wait_for};
 
 const SIX: &str = "fd77::100";
-const CALM: Duration = Duration::from_millis(500);
 
 /// Both hosts with an IPv6 virtual router on an interface of its own beside the IPv4 one; lb1 is master of both.
 fn start(net: &mut Net, group: bool) -> [&mut Host; 3] {

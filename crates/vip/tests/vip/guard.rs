@@ -3,13 +3,12 @@
 use std::time::{Duration, Instant};
 
 use crate::net::watch::stays;
-use crate::net::{Net, Options, wait_for};
+use crate::net::{CALM, Net, Options, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// A skew of 26 ms, or a master-down interval of 0.4 s, on a machine that may be very busy.
+/// A skew of 52 ms, or a master-down interval of 0.7 s, on a machine that may be very busy.
 const MOMENT: Duration = Duration::from_secs(3);
-const CALM: Duration = Duration::from_millis(500);
 
 fn is_alive(pid: u32) -> bool {
     kill(Pid::from_raw(pid.cast_signed()), None).is_ok()

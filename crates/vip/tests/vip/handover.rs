@@ -8,7 +8,7 @@ use crate::net::service::{self, Outage, Service};
 use crate::net::{self, Host, Net, Options};
 use nix::sys::signal::Signal;
 
-/// The hand-over takes a skew of 26 ms, the client's way to it some more on a machine that is busy.
+/// The hand-over takes a skew of 52 ms, the client's way to it some more on a machine that is busy.
 const MOMENT: Duration = Duration::from_millis(300);
 /// On one that is very busy: still less than the second that a lost SYN costs.
 const LONG_MOMENT: Duration = Duration::from_millis(900);

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::net::watch::stays;
-use crate::net::{Net, Options, run, wait_for};
+use crate::net::{CALM, Net, Options, run, wait_for};
 
-/// Far above the master-down interval of 0.4 s, on a machine that may be very busy as well.
+/// Far above the master-down interval of 0.7 s, on a machine that may be very busy as well.
 const TAKEOVER: Duration = Duration::from_secs(3);
 
 #[test]
@@ -22,7 +22,7 @@ fn a_pulled_cable_is_noticed_at_once_and_a_host_that_is_back_waits_for_its_turn(
     lb1.cable("up");
     lb1.wait_for_state("backup");
     // What was on its way when the cable was pulled may reach lb2 late.
-    stays("lb1 waits for its turn", Duration::from_millis(500), || !lb1.vip.held());
+    stays("lb1 waits for its turn", CALM, || !lb1.vip.held());
     lb2.vip.wait(true);
     assert_eq!(lb1.logged(&["WARN", "interface is down"]), 1);
     assert_eq!(lb1.logged(&["INFO", "interface is up again"]), 1);

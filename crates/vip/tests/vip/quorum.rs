@@ -5,13 +5,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use crate::net::watch::stays;
-use crate::net::{Host, Net, Options, run, wait_for};
+use crate::net::{CALM, Host, Net, Options, run, wait_for};
 use evermq_config::Cluster;
 use evermq_quorum::{VoterThread, voter_thread};
 use nix::sys::signal::Signal;
 
-const CALM: Duration = Duration::from_millis(800);
-/// A lease of half a second, a takeover of 0.4 s, and a busy machine.
+/// A lease of half a second, a takeover of 0.7 s, and a busy machine.
 const BOUND: Duration = Duration::from_secs(4);
 
 /// Both lb hosts with `quorum = true`, and both brokers' votes: their addresses are the client's.

@@ -1,13 +1,10 @@
 //! The cluster file is read again: what changes, what stays, and what is refused.
 
-use std::time::Duration;
-
 use crate::net::watch::stays;
-use crate::net::{Host, Net, Options, wait_for};
+use crate::net::{CALM, Host, Net, Options, wait_for};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-const CALM: Duration = Duration::from_millis(500);
 const SECOND: &str = "10.77.0.101";
 
 fn transitions(host: &Host) -> usize {
@@ -20,7 +17,7 @@ fn an_address_and_another_interval_come_without_losing_mastership() {
     let [lb1, lb2, _] = net.start();
     let (before, changes) = ([transitions(lb1), transitions(lb2)], lb1.vip.changes());
     for host in [&*lb1, &*lb2] {
-        host.edit("advert_interval = \"100ms\"", "advert_interval = \"150ms\"\nmore_addresses = [\"10.77.0.101\"]");
+        host.edit("advert_interval = \"200ms\"", "advert_interval = \"250ms\"\nmore_addresses = [\"10.77.0.101\"]");
         // The file's change may have been noticed first.
         let answer = host.reload().unwrap();
         assert!(answer["changed"].is_boolean(), "{answer}");

@@ -1,10 +1,9 @@
 //! What else moves the priority, by the running daemon: scripts, files, interfaces; and what it shows of them.
 
 use std::fs;
-use std::time::Duration;
 
 use crate::net::watch::stays;
-use crate::net::{self, Net, Options, run, wait_for};
+use crate::net::{self, CALM, Net, Options, run, wait_for};
 
 #[test]
 fn a_file_and_an_interface_move_the_priority_and_a_script_forbids_the_vip() {
@@ -50,7 +49,7 @@ fn a_file_and_an_interface_move_the_priority_and_a_script_forbids_the_vip() {
     lb2.vip.wait(true);
     lb1.vip.wait(false);
     assert_eq!(lb1.state()["reason"], "track \"disk\" has failed");
-    stays("a fault is no last resort", Duration::from_millis(500), || !lb1.vip.held());
+    stays("a fault is no last resort", CALM, || !lb1.vip.held());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::watch::stays;
-use super::{Host, INTERVAL, Net, Options, VIP, VIP6, wait_for};
+use super::{CALM, Host, INTERVAL, Net, Options, VIP, VIP6, wait_for};
 
 /// Microseconds that keepalived may compute without a system call that waits: it never does for so long.
 const RLIMIT_RTTIME: u32 = 5_000_000;
@@ -34,14 +34,14 @@ pub(crate) struct Settings {
 }
 
 impl Link {
-    /// VRRP 3, 100 ms.
+    /// VRRP 3, 200 ms.
     pub(crate) fn v3(name: &'static str, vip: IpAddr, adverts: &'static str) -> Self {
         // By unicast over IPv6 keepalived leaves the hop limit to the kernel, which takes 64.
         let more = if vip.is_ipv6() { "unicast_ttl 255" } else { "" };
         Self {
             name,
             ours: Options { adverts, vip, ..Options::default() },
-            theirs: Settings { version: 3, advert_int: "0.1", priority: 150, addresses: vec![vip], more },
+            theirs: Settings { version: 3, advert_int: "0.2", priority: 150, addresses: vec![vip], more },
         }
     }
 
@@ -84,9 +84,9 @@ impl Link {
         self
     }
 
-    /// Longer than any time in which a router that does not hear the other one would act: 3 intervals and a skew.
+    /// As [`CALM`].
     pub(crate) fn calm(&self) -> Duration {
-        self.pace(Duration::from_millis(800), Duration::from_secs(5))
+        self.pace(CALM, Duration::from_secs(5))
     }
 
     /// A takeover by silence, on a machine that may be busy.

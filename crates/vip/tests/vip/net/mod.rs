@@ -29,9 +29,11 @@ use watch::AddressWatch;
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 /// The VIP of a network that speaks IPv6.
 pub(crate) const VIP6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x100);
-/// The advertisement interval unless a test says otherwise: three of them are a pause that a virtual machine among others may
-/// well make, real time or not, where it is 20 ms.
-pub(crate) const INTERVAL: Duration = Duration::from_millis(100);
+/// The advertisement interval unless a test says otherwise. A machine that stands still for three of them has fallen silent: a
+/// virtual one among others, or one whose processes are frozen, does so for some tenths of a second now and then.
+pub(crate) const INTERVAL: Duration = Duration::from_millis(200);
+/// Longer than any time in which a router that does not hear the other one would act: three intervals and a skew.
+pub(crate) const CALM: Duration = Duration::from_millis(900);
 /// For whatever should happen in milliseconds, or with VRRP 2 in six seconds, on a machine that may be very busy.
 pub(crate) const SOON: Duration = Duration::from_secs(15);
 
@@ -55,7 +57,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             adverts: "unicast",
-            interval: "100ms",
+            interval: "200ms",
             preempt: false,
             lb_timeout: "2s",
             tickle: true,
