@@ -13,13 +13,13 @@
 //! The control thread is the one that calls [`LoadBalancer::serve`]. Health is its word, and it samples the workers' beats
 //! for it, so what evermq-vip hears is about the threads that carry the clients' bytes.
 
+mod binding;
 pub(crate) mod giving;
 mod overseer;
 mod room;
 mod taking;
 
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,11 +27,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use evermq_config::LbConfig;
 use evermq_config::cluster::LogFormat;
-use evermq_config::lb::Queue;
 use evermq_daemon::command::ConfigSource;
 use evermq_daemon::control::{self, Control, ControlError, Estate, Lending, Placement};
 use evermq_daemon::health::Health;
-use evermq_daemon::listen::{self, ListenError, SocketOptions};
+use evermq_daemon::listen::ListenError;
 use evermq_daemon::metrics::MetricsError;
 use evermq_daemon::shutdown;
 use evermq_daemon::tls::{Material, TlsError};
@@ -41,6 +40,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::binding::{bind_fronts, bind_peers, make_exchange};
+pub(crate) use self::binding::{settings, socket_options};
 use self::giving::{Belongings, Upgrades};
 use self::overseer::Overseer;
 pub(crate) use self::room::Room;
@@ -51,9 +52,7 @@ use crate::admin::Board;
 use crate::control::Reload;
 use crate::desk::{Desk, Parts};
 use crate::engine::inbox::Order;
-use crate::engine::listener;
 use crate::engine::threads::{self, Common, Made};
-use crate::engine::worker::{Front, Settings};
 use crate::metrics;
 use crate::mover::Mover;
 use crate::peers::{self, Exchange};
@@ -61,7 +60,6 @@ use crate::pool::{Pool, PoolSettings};
 use crate::probe::Probes;
 use crate::pulse::{Condition, Pulse};
 use crate::reload::{self, Reloader};
-use crate::routes::Routes;
 use crate::sources::Sources;
 use crate::tally::{Books, Recorder};
 use crate::tls::{TlsSet, TlsSetError};
@@ -70,6 +68,7 @@ use crate::upgrade::taker::{Predecessor, Sockets};
 
 /// How long workers may take to end after they were told to close what they have.
 const LAST_WORD: Duration = Duration::from_secs(3);
+
 /// Why the load balancer does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -407,86 +406,6 @@ async fn serve_control(
     if let Err(error) = control::serve_estate(estate, control, placement, lending, end).await {
         tracing::error!(%error, "the control socket does not answer any more");
     }
-}
-
-/// Where the other lbs connect, if there are any.
-fn bind_peers(
-    config: &LbConfig,
-    given: &mut Sockets,
-) -> Result<Option<(SocketAddr, Arc<std::net::TcpListener>)>, ListenError> {
-    if config.peers.is_empty() {
-        return Ok(None);
-    }
-    let address = config.peer_listen;
-    let listener = match given.peers(address) {
-        Some(listener) => listener,
-        None => listen::tcp(address, false)?,
-    };
-    Ok(Some((address, Arc::new(listener))))
-}
-
-/// The exchange with the other lbs, if there are any.
-fn make_exchange(
-    config: &LbConfig,
-    material: &Material,
-    board: &Arc<Board>,
-    listener: Option<&(SocketAddr, Arc<std::net::TcpListener>)>,
-) -> Result<Option<(Exchange, mpsc::Sender<peers::clients::News>)>, StartError> {
-    let Some((_, listener)) = listener else { return Ok(None) };
-    let listener = listener.try_clone().map_err(StartError::Workers)?;
-    Ok(Some(Exchange::new(config, material, socket_options(config), listener, Arc::clone(board))?))
-}
-
-pub(crate) fn socket_options(config: &LbConfig) -> SocketOptions {
-    SocketOptions { keepalive: config.lb.tcp_keepalive, user_timeout: config.lb.tcp_user_timeout }
-}
-
-pub(crate) fn settings(
-    config: &LbConfig,
-    pool: &Pool,
-    workers: usize,
-    tls: Option<TlsSet>,
-) -> Result<Settings, StartError> {
-    let routes = Routes::new(&config.lb.routes, &config.lb.client_ids, |name| pool.group(name));
-    Ok(Settings {
-        greeting_timeout: config.lb.greeting_timeout,
-        connect_timeout: config.lb.connect_timeout,
-        idle_timeout: config.lb.idle_timeout,
-        // Each worker has its share: clients are spread over them evenly, and nobody has to ask the others.
-        handshakes: (config.lb.handshakes.concurrent / workers.max(1)).max(1),
-        tls: tls.map(Arc::new),
-        socket: socket_options(config),
-        // Clients are spread over the workers by the kernel, evenly but for chance.
-        queue: Queue { size: config.lb.queue.size.div_ceil(workers.max(1)), ..config.lb.queue },
-        accept_proxy_from: config.lb.accept_proxy_from.clone(),
-        routes: routes.map_err(StartError::Group)?,
-    })
-}
-
-/// A worker's listeners, each with the number of its address.
-type Listeners = Vec<(u16, std::net::TcpListener)>;
-
-/// Binds every address, once for each worker.
-fn bind_fronts(
-    config: &LbConfig,
-    pool: &Pool,
-    workers: usize,
-    lowest: RawFd,
-    given: &mut Sockets,
-) -> Result<(Arc<[Front]>, Vec<Listeners>), StartError> {
-    let mut listeners: Vec<Listeners> = (0..workers).map(|_| Vec::new()).collect();
-    let mut fronts = Vec::new();
-    for (number, front) in (0_u16..).zip(&config.lb.listeners) {
-        let group = pool.group(&front.group).ok_or_else(|| StartError::Group(front.group.clone()))?;
-        let own = given.clients(&front.name, front.address);
-        let (address, bound) = listener::bind(front.address, workers, socket_options(config), lowest, own)?;
-        // A process with more workers may have given more than one to each: every queue has to be accepted from.
-        for (index, listener) in bound.into_iter().enumerate() {
-            listeners[index % workers].push((number, listener));
-        }
-        fronts.push(Front::new(front, address, group));
-    }
-    Ok((fronts.into(), listeners))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the control thread's clock, also outside of a runtime")]

@@ -6,13 +6,18 @@ use std::sync::mpsc;
 
 use evermq_config::BackendConfig;
 use evermq_config::HostName;
-use evermq_config::lb::{Balance, Mode, SourceLimits};
+use evermq_config::lb::{Balance, Mode, Queue, SourceLimits};
+use evermq_daemon::listen::SocketOptions;
 
+use super::binding::Listeners;
 use super::room::HEALTH_DESCRIPTORS;
 use super::*;
 use crate::backend::Standing;
 use crate::engine::ended::{Ended, Sink};
+use crate::engine::listener;
 use crate::engine::threads::Threads;
+use crate::engine::worker::{Front, Settings};
+use crate::routes::Routes;
 
 /// Holds the thread on which a connection ends until the test lets go.
 #[derive(Debug)]
