@@ -95,6 +95,12 @@ impl Bridge {
         Ok(self.identity.renew(material, &self.peers)?)
     }
 
+    /// There are no peers.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.mesh.peers.is_empty()
+    }
+
     /// Where peers connect.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

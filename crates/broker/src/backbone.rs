@@ -15,6 +15,8 @@ pub trait Backbone: Send + Sync + 'static {
     fn next_stamp(&self) -> Stamp;
     /// Sends a client's message to every other broker. The order of calls is the order there.
     fn publish(&self, message: Arc<Message>) -> Pressure;
+    /// There is no other broker, so nobody hears a message whom this one does not know.
+    fn is_alone(&self) -> bool;
     /// Ends when publishers may go on.
     fn relieved(self: Arc<Self>) -> Relief;
     /// Messages that connected peers have not acknowledged yet.
@@ -30,6 +32,10 @@ impl Backbone for Bridge {
 
     fn publish(&self, message: Arc<Message>) -> Pressure {
         Self::publish(self, message)
+    }
+
+    fn is_alone(&self) -> bool {
+        Self::is_alone(self)
     }
 
     fn relieved(self: Arc<Self>) -> Relief {

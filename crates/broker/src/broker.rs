@@ -93,6 +93,8 @@ pub struct Published {
     pub pressure: Pressure,
     /// A subscriber's queue is filling up.
     pub congested: Congested,
+    /// Nobody has asked for the message, on any broker.
+    pub is_unheard: bool,
 }
 
 /// Sessions, and what waits in them.
@@ -104,7 +106,7 @@ pub struct Census {
     pub connected: usize,
     /// Messages that wait, in each session counted.
     pub queued: usize,
-    /// Their payload bytes.
+    /// Their bytes.
     pub queued_bytes: usize,
     /// Messages that were sent and are not acknowledged.
     pub inflight: usize,
@@ -263,8 +265,9 @@ impl Broker {
     pub fn publish(&self, mailbox: &Mailbox, mut publish: Publish, now: Instant, wakes: &mut Wakes) -> Published {
         wakes.begin(publish.packet_id.take().map(|packet_id| Origin::new(mailbox.key(), packet_id)));
         let message = Arc::new(Message { publish, stamp: self.backbone.next_stamp(), received: now });
-        let congested = self.router.route(Arc::clone(&message), Some(mailbox.key()), wakes);
-        Published { pressure: self.backbone.publish(message), congested }
+        let routed = self.router.route(Arc::clone(&message), Some(mailbox.key()), wakes);
+        let is_unheard = !routed.is_wanted && self.backbone.is_alone();
+        Published { pressure: self.backbone.publish(message), congested: routed.congested, is_unheard }
     }
 
     /// A message of the broker's own that the cluster is to have as well.

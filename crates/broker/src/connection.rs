@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use evermq_mqtt::codec::{self, DecodeError, EncodeError};
 use evermq_mqtt::packet::Disconnect;
-use evermq_mqtt::{Packet, ReasonCode, Version};
+use evermq_mqtt::{Packet, QoS, ReasonCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 
@@ -346,9 +346,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let is_traced = self.presence.is_traced();
         wakes.take_recorded();
         let mut published = false;
+        let mut is_unheard = false;
         for action in actions.drain(..) {
             match action {
-                Action::Send(packet) => {
+                Action::Send(mut packet) => {
+                    if std::mem::take(&mut is_unheard) {
+                        say_unheard(&mut packet, self.version);
+                    }
                     tally.sent();
                     if is_traced {
                         self.show_sent(&packet);
@@ -375,7 +379,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     published = true;
                     tally.accepted();
                     tracing::trace!(client = %self.mailbox.client_id(), topic = %publish.topic, qos = ?publish.qos, "message");
+                    let is_answered = publish.qos > QoS::AtMostOnce;
                     let outcome = self.broker.publish(&self.mailbox, publish, now, wakes);
+                    is_unheard = is_answered && outcome.is_unheard;
                     self.pause.update(outcome, &self.broker);
                 }
                 Action::Close { reason, text } => {
@@ -502,6 +508,15 @@ fn send(packet: &Packet, version: Version, max_len: usize, out: &mut BytesMut) -
         tracing::debug!(packet = %codec::packet_type(packet), max_len, "packet is larger than the client takes");
     }
     Ok(())
+}
+
+/// The answer to a message that nobody has asked for says so (§3.4.2.1, §3.5.2.1); before MQTT 5.0 it cannot.
+fn say_unheard(packet: &mut Packet, version: Version) {
+    if let (Packet::PubAck(ack) | Packet::PubRec(ack), Version::V5) = (packet, version)
+        && ack.reason == ReasonCode::Success
+    {
+        ack.reason = ReasonCode::NoMatchingSubscribers;
+    }
 }
 
 /// The driver's clock; stands still in tests that pause it.

@@ -57,6 +57,15 @@ pub struct Subscriber {
 /// A session whose queue a message has filled by more than half.
 pub type Congested = Option<Arc<Mailbox>>;
 
+/// What became of a message.
+#[derive(Debug, Default)]
+pub struct Routed {
+    /// A session has asked for it.
+    pub is_wanted: bool,
+    /// The publisher is to wait for that one.
+    pub congested: Congested,
+}
+
 impl Router {
     /// Without subscriptions and retained messages.
     #[must_use]
@@ -73,7 +82,7 @@ impl Router {
 
     /// Gives `message` to its subscribers, and to the retained store if it asks for that. `from` is the key of the mailbox
     /// of the client that published it here.
-    pub fn route(&self, message: Arc<Message>, from: Option<u64>, wakes: &mut Wakes) -> Congested {
+    pub fn route(&self, message: Arc<Message>, from: Option<u64>, wakes: &mut Wakes) -> Routed {
         // The store first: who subscribes meanwhile finds the message there or gets it here, or both, but never neither.
         let kept = message.publish.retain.then(|| self.keep(&message, wakes)).flatten();
         self.spread(message, kept, from, wakes)
@@ -86,16 +95,10 @@ impl Router {
     }
 
     /// `kept` is the same message as the retained store has it.
-    fn spread(
-        &self,
-        message: Arc<Message>,
-        kept: Option<Arc<Shared>>,
-        from: Option<u64>,
-        wakes: &mut Wakes,
-    ) -> Congested {
+    fn spread(&self, message: Arc<Message>, kept: Option<Arc<Shared>>, from: Option<u64>, wakes: &mut Wakes) -> Routed {
         let snapshot = self.subscriptions.snapshot();
         let matches = snapshot.matches(&message.publish.topic);
-        let first = matches.first?;
+        let Some(first) = matches.first else { return Routed::default() };
         let shared = Shared::with_origin(message, first.len() > 1 || !matches.others.is_empty(), wakes.origin());
         if let Some(kept) = kept {
             shared.is_stored_as(&kept);
@@ -114,7 +117,7 @@ impl Router {
         } else {
             deliveries.deliver_overlapping(&matches, from);
         }
-        deliveries.congested
+        Routed { is_wanted: true, congested: deliveries.congested }
     }
 
     /// Enters or replaces a subscription.
@@ -242,7 +245,7 @@ impl Router {
         self.retained.len()
     }
 
-    /// Bytes of their topics and payloads.
+    /// Bytes of their topics, payloads and properties.
     #[must_use]
     pub fn retained_bytes(&self) -> usize {
         self.retained.bytes()

@@ -18,12 +18,18 @@ use crate::session::Transmit;
 pub(crate) struct FakeMesh {
     pub(crate) sent: Mutex<Vec<Arc<Message>>>,
     pub(crate) high: watch::Sender<bool>,
+    pub(crate) is_alone: AtomicBool,
     time: AtomicU64,
 }
 
 impl Default for FakeMesh {
     fn default() -> Self {
-        Self { sent: Mutex::default(), high: watch::channel(false).0, time: AtomicU64::new(1) }
+        Self {
+            sent: Mutex::default(),
+            high: watch::channel(false).0,
+            is_alone: AtomicBool::new(true),
+            time: AtomicU64::new(1),
+        }
     }
 }
 
@@ -42,6 +48,10 @@ impl Backbone for FakeMesh {
     fn publish(&self, message: Arc<Message>) -> Pressure {
         self.sent.lock().push(message);
         if *self.high.borrow() { Pressure::High } else { Pressure::Clear }
+    }
+
+    fn is_alone(&self) -> bool {
+        self.is_alone.load(Ordering::Relaxed)
     }
 
     fn relieved(self: Arc<Self>) -> Relief {

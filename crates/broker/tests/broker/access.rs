@@ -96,7 +96,7 @@ fn a_certificate_names_the_user() {
         // What it says besides is not looked at.
         let (mut client, connack) = Client::over(tls(broker.tls, &own, Some(&own)), as_user("c", "anna", "x"));
         assert_eq!(connack.reason, ReasonCode::Success);
-        assert_eq!(client.publish(message(&format!("of/{user}"), ""), QoS::AtLeastOnce), ReasonCode::Success);
+        assert!(!client.publish(message(&format!("of/{user}"), ""), QoS::AtLeastOnce).is_error());
         assert_eq!(client.publish(message("of/anna", ""), QoS::AtLeastOnce), ReasonCode::NotAuthorized);
     }
 }
@@ -126,7 +126,7 @@ fn rules_hold_for_publishing_subscribing_and_what_comes() {
     admin.subscribe_at("x", QoS::AtMostOnce);
 
     let (mut anna, _) = Client::open(broker.plain, as_user("anna", "anna", "1"));
-    assert_eq!(anna.publish(message("a/1", "yes"), QoS::AtLeastOnce), ReasonCode::Success);
+    assert!(!anna.publish(message("a/1", "yes"), QoS::AtLeastOnce).is_error());
     assert_eq!(anna.publish(message("x", "no"), QoS::AtLeastOnce), ReasonCode::NotAuthorized);
     assert_eq!(anna.publish(message("x", "no"), QoS::ExactlyOnce), ReasonCode::NotAuthorized);
     anna.publish(message("x", "no"), QoS::AtMostOnce);

@@ -387,7 +387,7 @@ fn connack_comes_first_and_once() {
     let (_site, broker) = start();
     let mut publisher = Raw::v5(&broker, "p");
     publisher.send(&publish5(3, "t", 1, &[], "retained"));
-    publisher.expect(&[0x40, 2, 0, 1]);
+    publisher.expect(&[0x40, 3, 0, 1, 0x10]);
     let mut raw = Raw::open(&broker);
     raw.send(&cat(&[&connect5(0x02, &[], &[&string("c")]), &subscribe5(&[], &[("t", 1)]), PINGREQ]));
     let connack = raw.packet();

@@ -126,9 +126,9 @@ fn answers_name_the_packet_that_they_answer_and_always_have_properties() {
     client.send(&packet(0xA2, &cat(&[&[0x23, 0x45], &section(&[]), &string("t")])));
     client.expect(&[0xB0, 4, 0x23, 0x45, 0, 0]);
     client.send(&publish5(2, "x", 0xABCD, &[], ""));
-    client.expect(&[0x40, 2, 0xAB, 0xCD]);
+    client.expect(&[0x40, 3, 0xAB, 0xCD, 0x10]);
     client.send(&publish5(4, "x", 0xBCDE, &[], ""));
-    client.expect(&[0x50, 2, 0xBC, 0xDE]);
+    client.expect(&[0x50, 3, 0xBC, 0xDE, 0x10]);
     client.send(&[0x62, 2, 0xBC, 0xDE]);
     client.expect(&[0x70, 2, 0xBC, 0xDE]);
 }

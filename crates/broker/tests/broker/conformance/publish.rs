@@ -41,7 +41,7 @@ fn retained_messages_are_replaced_removed_and_left_alone() {
         late
     };
     publisher.send(&publish5(0x03, "r", 1, &[], "one"));
-    publisher.expect(&[0x40, 2, 0, 1]);
+    publisher.expect(&[0x40, 3, 0, 1, 0x10]);
     retained(1).expect(&publish5(0x03, "r", 1, &[], "one"));
     // QoS 0 replaces it, and keeps its own QoS.
     publisher.send(&publish5(0x01, "r", 0, &[], "two"));
@@ -210,7 +210,7 @@ fn a_message_expires_while_it_waits_and_says_how_long_it_has() {
         publisher.expect(&[0x40, 2, 0, id as u8]);
     }
     publisher.send(&publish5(0x03, "other", 3, &[0x02, 0, 0, 0, 1], "short"));
-    publisher.expect(&[0x40, 2, 0, 3]);
+    publisher.expect(&[0x40, 3, 0, 3, 0x10]);
     let begun = evermq_broker::connection::clock();
     // Time must pass: what is tested is that it has.
     while begun.elapsed() < Duration::from_millis(1100) {

@@ -166,7 +166,7 @@ fn unsubscribing_ends_no_delivery_that_has_begun() {
     client.send(&unsubscribe5(&["t"]));
     client.expect(&[0xB0, 4, 0, 2, 0, 0]);
     publisher.send(&publish5(2, "t", 2, &[], "late"));
-    publisher.expect(&[0x40, 2, 0, 2]);
+    publisher.expect(&[0x40, 3, 0, 2, 0x10]);
     client.expect_nothing();
     client.send(&[0x50, 2, 0, 1]);
     client.expect(&[0x62, 2, 0, 1]);
