@@ -157,6 +157,12 @@ impl Shared {
         self.message.publish.payload.len()
     }
 
+    /// Bytes that it keeps in memory, which is more than it has on the wire where it has many properties.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.message.publish.weight()
+    }
+
     /// Where its bytes are, for telling which messages share a buffer.
     #[must_use]
     pub fn address(&self) -> usize {

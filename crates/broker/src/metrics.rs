@@ -89,11 +89,11 @@ fn gauges(text: &mut Exposition, desk: &Desk, now: Instant) {
     text.family("evermq_broker_shared_groups", Is::Gauge, "Their groups.").sample(&[], groups);
     text.family("evermq_broker_retained_messages", Is::Gauge, "Retained messages.")
         .sample(&[], broker.router.retained());
-    text.family("evermq_broker_retained_bytes", Is::Gauge, "Bytes of the retained messages' topics and payloads.")
+    text.family("evermq_broker_retained_bytes", Is::Gauge, "Bytes of the retained messages.")
         .sample(&[], broker.router.retained_bytes());
     text.family("evermq_broker_queued_messages", Is::Gauge, "Messages that wait in sessions, in each of them counted.")
         .sample(&[], census.queued);
-    text.family("evermq_broker_queued_bytes", Is::Gauge, "Their payload bytes.").sample(&[], census.queued_bytes);
+    text.family("evermq_broker_queued_bytes", Is::Gauge, "Their bytes.").sample(&[], census.queued_bytes);
     let help = "Messages that were sent to clients and are not acknowledged.";
     text.family("evermq_broker_inflight_messages", Is::Gauge, help).sample(&[], census.inflight);
 }

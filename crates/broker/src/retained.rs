@@ -62,7 +62,7 @@ pub struct Mark {
 pub struct Bounds {
     /// Messages, and as many deletions.
     pub messages: usize,
-    /// Bytes of their topics and payloads, deletions included.
+    /// Bytes of their topics, payloads and properties, deletions included.
     pub bytes: usize,
 }
 
@@ -234,7 +234,7 @@ impl Retained {
         }
     }
 
-    /// Bytes of topics and payloads.
+    /// Bytes of topics, payloads and properties.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes.load(Relaxed)
@@ -339,7 +339,7 @@ fn topic_of(shared: &Shared) -> &str {
 }
 
 fn size(message: &Message) -> usize {
-    message.publish.topic.as_str().len() + message.publish.payload.len()
+    message.publish.weight()
 }
 
 /// [MQTT-3.3.1-6].

@@ -27,9 +27,9 @@ pub struct Broker {
     pub max_inflight: u16,
     /// `max_queued_messages`: waiting messages of one session.
     pub max_queued_messages: usize,
-    /// `max_queued_bytes`: waiting payload bytes of one session.
+    /// `max_queued_bytes`: of one session's waiting messages, topics, payloads and properties.
     pub max_queued_bytes: usize,
-    /// `max_queued_total`: payload bytes that wait in all sessions, a message that waits in several counted in each.
+    /// `max_queued_total`: the same bytes in all sessions, a message that waits in several counted in each.
     pub max_queued_total: usize,
     /// `max_session_expiry`: a session without a connection is forgotten after this, or earlier if its client asked so.
     pub max_session_expiry: Duration,
@@ -43,7 +43,7 @@ pub struct Broker {
     pub max_topic_alias: u16,
     /// `max_retained_messages`: in all.
     pub max_retained_messages: usize,
-    /// `max_retained_bytes`: their topics and payloads.
+    /// `max_retained_bytes`: their topics, payloads and properties.
     pub max_retained_bytes: usize,
     /// `peer_queue_messages`: messages kept for a peer that is away.
     pub peer_queue_messages: usize,

@@ -154,6 +154,14 @@ pub struct Publish {
     pub payload: Bytes,
 }
 
+impl Publish {
+    /// Bytes that the message holds in memory besides a fixed part: topic, payload and properties.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.topic.as_str().len() + self.payload.len() + self.properties.as_deref().map_or(0, PublishProperties::weight)
+    }
+}
+
 /// PUBACK, PUBREC, PUBREL and PUBCOMP (§3.4 to §3.7).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ack {

@@ -81,6 +81,21 @@ pub struct ConnAckProperties {
     pub authentication_data: Option<Bytes>,
 }
 
+impl PublishProperties {
+    /// Bytes that they hold in memory besides a fixed part. A user property has five bytes on the wire at least, and a dozen
+    /// times as many here.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let of_text = |text: &Option<Text>| text.as_ref().map_or(0, |text| text.len());
+        let of_pair = |(name, value): &(Text, Text)| size_of::<(Text, Text)>() + name.len() + value.len();
+        of_text(&self.response_topic)
+            + of_text(&self.content_type)
+            + self.correlation_data.as_ref().map_or(0, Bytes::len)
+            + self.user_properties.iter().map(of_pair).sum::<usize>()
+            + self.subscription_ids.len() * size_of::<NonZeroU32>()
+    }
+}
+
 /// PUBLISH properties (§3.3.2.3).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PublishProperties {

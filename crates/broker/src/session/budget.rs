@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// The least that a queue takes at once.
 const LEAST: usize = 1024;
 
-/// Payload bytes for all queues.
+/// Bytes for all queues.
 #[derive(Debug)]
 pub struct Budget {
     max: usize,

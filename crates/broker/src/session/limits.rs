@@ -18,7 +18,7 @@ pub struct Limits {
     pub max_inflight: u16,
     /// Waiting messages.
     pub max_queued_messages: usize,
-    /// Their payload bytes.
+    /// Bytes of their topics, payloads and properties.
     pub max_queued_bytes: usize,
     /// How long a session may outlive its connection.
     pub max_session_expiry: Duration,

@@ -1,4 +1,4 @@
-//! Messages that wait for their turn: first in, first out, bounded by number and by payload bytes.
+//! Messages that wait for their turn: first in, first out, bounded by number and by bytes: of topics, payloads and properties.
 //!
 //! QoS 0 stands in a line of its own, so that the oldest of it can make room, and so that it need not wait behind QoS 1
 //! and 2 while the client's Receive Maximum is used up (§4.9). Numbers keep the common order otherwise.
@@ -39,7 +39,7 @@ pub enum Pushed {
 pub struct Bounds {
     /// Messages.
     pub messages: usize,
-    /// Payload bytes.
+    /// Their bytes.
     pub bytes: usize,
     /// Retained messages that a SUBSCRIBE brought, which count apart.
     pub retained: usize,
@@ -93,7 +93,7 @@ impl Queue {
 
     /// Appends `delivery`. Where there is no room the oldest of QoS 0 go; if that is not enough, the new one is refused.
     pub fn push(&mut self, delivery: Delivery, bounds: Bounds) -> Pushed {
-        let bytes = delivery.message.payload_len();
+        let bytes = delivery.message.weight();
         let mut displaced = 0;
         while self.messages >= bounds.messages || self.bytes.saturating_add(bytes) > bounds.bytes {
             if bytes > bounds.bytes || !self.drop_oldest_qos0() {
@@ -117,7 +117,7 @@ impl Queue {
     /// Appends what was there before the broker stopped, whatever the bounds are now.
     pub fn restore(&mut self, delivery: Delivery) {
         self.messages += 1;
-        self.bytes += delivery.message.payload_len();
+        self.bytes += delivery.message.weight();
         self.budget.force(&mut self.share, self.bytes);
         self.append(delivery, false);
     }
@@ -194,7 +194,7 @@ impl Queue {
     /// Whether `delivery` can be appended without dropping anything.
     #[must_use]
     pub fn has_room(&self, delivery: &Delivery, bounds: Bounds) -> bool {
-        let bytes = self.bytes.saturating_add(delivery.message.payload_len());
+        let bytes = self.bytes.saturating_add(delivery.message.weight());
         self.messages < bounds.messages && bytes <= bounds.bytes
     }
 
@@ -204,7 +204,7 @@ impl Queue {
         self.messages + self.retained
     }
 
-    /// Payload bytes of those that count against the bounds.
+    /// Bytes of those that count against the bounds.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
@@ -280,7 +280,7 @@ impl Queue {
             self.retained -= 1;
         } else {
             self.messages -= 1;
-            self.bytes -= waiting.delivery.message.payload_len();
+            self.bytes -= waiting.delivery.message.weight();
             self.budget.relax(&mut self.share, self.bytes);
         }
     }

@@ -13,7 +13,7 @@ pub struct View {
     pub connected: Option<Connected>,
     /// Messages that wait.
     pub queued: usize,
-    /// Their payload bytes.
+    /// Bytes of their topics, payloads and properties.
     pub queued_bytes: usize,
     /// Messages that were sent and are not acknowledged.
     pub inflight: usize,

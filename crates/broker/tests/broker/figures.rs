@@ -61,7 +61,7 @@ fn prometheus_gets_what_happens() {
     is("sessions{connected=\"false\"}", 1.0);
     is("subscriptions", 2.0);
     is("queued_messages", 2.0);
-    is("queued_bytes", 10.0);
+    is("queued_bytes", 12.0);
     is("retained_messages", 1.0);
     is("retained_bytes", 7.0);
     is("dropped_total{cause=\"queue_full\"}", 1.0);

@@ -124,7 +124,7 @@ fn values_follow_what_happens() {
     publisher.publish(message("a/b", "12345"), QoS::AtLeastOnce);
     publisher.publish(message("a/b", "123"), QoS::ExactlyOnce);
     wait_for(&mut stored, "$SYS/broker/store/messages/count", "2");
-    wait_for(&mut stored, "$SYS/broker/store/messages/bytes", "8");
+    wait_for(&mut stored, "$SYS/broker/store/messages/bytes", "14");
 }
 
 #[test]

@@ -163,11 +163,26 @@ fn a_full_queue_drops_old_qos0_first_and_then_refuses() {
 
 #[test]
 fn bytes_bound_the_queue_too() {
-    let mut client = Client::new(Limits { max_queued_bytes: 10, ..limits() });
+    let mut client = Client::new(Limits { max_queued_bytes: 20, ..limits() });
     client.connect(connect());
     assert_eq!(client.deliver(Q1, 1).dropped, 0);
     assert_eq!(client.deliver(Q1, 2).dropped, 0);
-    assert_eq!(client.deliver(Q1, 3).dropped, 1, "four bytes each");
+    assert_eq!(client.deliver(Q1, 3).dropped, 1, "four bytes each, and a topic of three");
+}
+
+#[test]
+fn properties_count_as_what_they_take_in_memory() {
+    let mut client = Client::new(Limits { max_queued_bytes: 1000, ..limits() });
+    client.connect(connect());
+    let empty = || (text(""), text(""));
+    let mut heavy = delivery(Q1, 1, client.now);
+    let Message { publish, stamp, received } = &**heavy.message.message();
+    let user_properties = std::iter::repeat_with(empty).take(20).collect();
+    let properties = PublishProperties { user_properties, ..PublishProperties::default() };
+    let publish = Publish { properties: Some(Box::new(properties)), ..publish.clone() };
+    heavy.message = Shared::new(Arc::new(Message { publish, stamp: stamp.clone(), received: *received }), false);
+    assert_eq!(client.session.deliver(heavy).dropped, 1, "100 bytes on the wire");
+    assert_eq!(client.deliver(Q1, 2).dropped, 0);
 }
 
 #[test]
