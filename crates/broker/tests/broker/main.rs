@@ -5,6 +5,7 @@ mod access;
 mod acl_file;
 mod admin;
 mod admission;
+mod bombs;
 mod certs;
 mod client;
 mod cluster_topics;
