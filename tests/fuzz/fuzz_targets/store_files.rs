@@ -65,7 +65,7 @@ fn write(directory: &Path, mut input: &[u8]) {
             0xFC..=0xFF => file.truncate(file.len() - len.min(file.len())),
             kind => {
                 let record = input.get(1..len).unwrap_or_default();
-                frame(&mut file, kind % 17, record);
+                frame(&mut file, kind % 32, record);
                 input = &input[len..];
             }
         }

@@ -1,0 +1,47 @@
+//! No other brokers: what is published is written down in its order.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use evermq_bridge::{Message, Pressure, Stamp};
+use evermq_broker::backbone::{Backbone, Relief};
+
+#[derive(Default)]
+pub struct Mesh {
+    time: AtomicU64,
+    published: Mutex<Vec<Arc<Message>>>,
+}
+
+impl Mesh {
+    /// What was published since the last time.
+    pub fn take(&self) -> Vec<Arc<Message>> {
+        std::mem::take(&mut self.published.lock().expect("nobody panicked"))
+    }
+}
+
+impl Backbone for Mesh {
+    fn next_stamp(&self) -> Stamp {
+        Stamp { time: self.time.fetch_add(1, Ordering::Relaxed) + 1, origin: "fuzz".into() }
+    }
+
+    fn publish(&self, message: Arc<Message>) -> Pressure {
+        self.published.lock().expect("nobody panicked").push(message);
+        Pressure::Clear
+    }
+
+    fn is_alone(&self) -> bool {
+        true
+    }
+
+    fn relieved(self: Arc<Self>) -> Relief {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn unacknowledged(&self) -> u64 {
+        0
+    }
+
+    fn state(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+}

@@ -1,0 +1,269 @@
+//! What there should be: sessions, their subscriptions, and what they are owed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use evermq_mqtt::packet::RetainHandling;
+use evermq_mqtt::{Publish, QoS, TopicFilter};
+
+/// Topics below this are for shared subscriptions only, so that it is known how a message came.
+const SHARED: &str = "s/";
+
+pub const CLIENTS: usize = 4;
+
+#[derive(Default)]
+pub struct Model {
+    /// Queues may be full, so messages may be missing.
+    pub is_tight: bool,
+    pub sessions: [Option<Held>; CLIENTS],
+    /// Whose each message is.
+    owners: BTreeMap<u64, usize>,
+    /// Those that were published.
+    routed: BTreeSet<u64>,
+    retained: BTreeMap<String, (u64, QoS)>,
+    /// Wills that are due.
+    due: BTreeSet<u64>,
+    wills: BTreeSet<u64>,
+    /// Copies of messages that groups may get, and those of QoS 2 that were given.
+    shared: BTreeMap<u64, (usize, usize)>,
+    next: u64,
+}
+
+/// A session.
+pub struct Held {
+    pub is_connected: bool,
+    pub expiry: Duration,
+    since: Instant,
+    will: Option<(u64, Duration)>,
+    subscriptions: BTreeMap<TopicFilter, Wanted>,
+    /// Of QoS 1 and 2, in their order.
+    owed: VecDeque<(u64, QoS)>,
+    unacknowledged: BTreeSet<u64>,
+    retained: Vec<(u64, QoS)>,
+    /// Of QoS 1, taken at least once.
+    seen: BTreeSet<u64>,
+}
+
+#[derive(Clone, Copy)]
+pub struct Wanted {
+    pub qos: QoS,
+    pub no_local: bool,
+    pub handling: RetainHandling,
+}
+
+/// What a CONNECT brings.
+pub struct Asked {
+    pub clean: bool,
+    pub expiry: Duration,
+    pub will: Option<(u64, Duration)>,
+}
+
+impl Model {
+    pub fn new(is_tight: bool) -> Self {
+        Self { is_tight, ..Self::default() }
+    }
+
+    /// A number for a message of that client.
+    pub fn number(&mut self, owner: usize) -> u64 {
+        self.next += 1;
+        self.owners.insert(self.next, owner);
+        self.next
+    }
+
+    pub fn will_number(&mut self, owner: usize) -> u64 {
+        let number = self.number(owner);
+        self.wills.insert(number);
+        number
+    }
+
+    /// Whether a session is present.
+    pub fn connect(&mut self, who: usize, asked: Asked, now: Instant) -> bool {
+        let goes_on = |held: &Held| !asked.clean && !(held.is_connected && held.expiry.is_zero());
+        if self.sessions[who].as_ref().is_some_and(|held| !goes_on(held)) {
+            self.end(who);
+        }
+        let present = self.sessions[who].is_some();
+        let held = self.sessions[who].get_or_insert_with(|| Held::new(now));
+        if let Some((number, delay)) = held.will.take()
+            && held.is_connected
+            && delay.is_zero()
+        {
+            self.due.insert(number);
+        }
+        held.is_connected = true;
+        held.expiry = asked.expiry;
+        held.will = asked.will;
+        present
+    }
+
+    /// The connection ends.
+    pub fn detach(&mut self, who: usize, with_will: bool, now: Instant) {
+        let Some(held) = &mut self.sessions[who] else { return };
+        if !with_will {
+            held.will = None;
+        }
+        if held.expiry.is_zero() {
+            return self.end(who);
+        }
+        if let Some((number, _)) = held.will.take_if(|(_, delay)| delay.is_zero()) {
+            self.due.insert(number);
+        }
+        held.is_connected = false;
+        held.since = now;
+        held.unacknowledged.clear();
+        held.retained.retain(|(_, qos)| *qos > QoS::AtMostOnce);
+    }
+
+    /// The broker was killed: what ends with its connection is gone, with its will.
+    pub fn restart(&mut self, now: Instant) {
+        for who in 0..CLIENTS {
+            match &self.sessions[who] {
+                Some(held) if held.expiry.is_zero() => self.sessions[who] = None,
+                Some(held) if held.is_connected => self.detach(who, true, now),
+                _ => {}
+            }
+        }
+    }
+
+    pub fn end(&mut self, who: usize) {
+        self.due.extend(self.sessions[who].take().and_then(|held| held.will).map(|(number, _)| number));
+    }
+
+    pub fn expire(&mut self, now: Instant) {
+        for who in 0..CLIENTS {
+            let Some(held) = self.sessions[who].as_mut().filter(|held| !held.is_connected) else { continue };
+            let expiry = held.expiry;
+            if let Some((number, _)) = held.will.take_if(|(_, delay)| held.since + (*delay).min(expiry) <= now) {
+                self.due.insert(number);
+            }
+            if held.since + expiry <= now {
+                self.end(who);
+            }
+        }
+    }
+
+    pub fn subscribe(&mut self, who: usize, filter: &TopicFilter, wanted: Wanted) {
+        let Some(held) = &mut self.sessions[who] else { return };
+        let is_new = held.subscriptions.insert(filter.clone(), wanted).is_none();
+        let with_retained = match wanted.handling {
+            _ if filter.share().is_some() => false,
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => is_new,
+            RetainHandling::DoNotSend => false,
+        };
+        if with_retained {
+            let found = self.retained.iter().filter(|(topic, _)| matches(filter, topic));
+            held.retained.extend(found.map(|(_, (number, qos))| (*number, wanted.qos.min(*qos))));
+        }
+    }
+
+    /// Whether there was such a subscription.
+    pub fn unsubscribe(&mut self, who: usize, filter: &TopicFilter) -> bool {
+        self.sessions[who].as_mut().is_some_and(|held| held.subscriptions.remove(filter).is_some())
+    }
+
+    pub fn subscriptions(&self) -> usize {
+        self.sessions.iter().flatten().map(|held| held.subscriptions.len()).sum()
+    }
+
+    /// A message was published.
+    pub fn route(&mut self, publish: &Publish) {
+        let number = number(publish);
+        let owner = *self.owners.get(&number).expect("a message of a client's");
+        let is_first = self.routed.insert(number);
+        assert!(is_first || publish.qos < QoS::ExactlyOnce, "a message of QoS 2 was taken twice");
+        if self.wills.contains(&number) {
+            assert!(is_first && self.due.remove(&number), "a will that is not due");
+        }
+        let topic = publish.topic.as_str();
+        if publish.retain {
+            self.retained.insert(topic.to_owned(), (number, publish.qos));
+        }
+        let mut groups = BTreeSet::new();
+        for (who, held) in self.sessions.iter_mut().enumerate() {
+            let Some(held) = held else { continue };
+            let found = held.subscriptions.iter().filter(|(filter, _)| matches(filter, topic));
+            groups.extend(found.clone().filter(|(filter, _)| filter.share().is_some()).map(|(filter, _)| filter.clone()));
+            let own = found.filter(|(filter, _)| filter.share().is_none());
+            let qos = own.filter(|(_, wanted)| !(wanted.no_local && who == owner)).map(|(_, wanted)| wanted.qos).max();
+            match qos.map(|qos| qos.min(publish.qos)) {
+                None => {}
+                Some(QoS::AtMostOnce) if held.is_connected => drop(held.unacknowledged.insert(number)),
+                Some(QoS::AtMostOnce) => {}
+                Some(qos) => held.owed.push_back((number, qos)),
+            }
+        }
+        self.shared.entry(number).or_default().0 += groups.len();
+    }
+
+    pub fn was_routed(&self, number: u64) -> bool {
+        self.routed.contains(&number)
+    }
+
+    /// A client gets a message, of QoS 1 and 2 for the first time as far as it knows.
+    pub fn give(&mut self, who: usize, publish: &Publish) {
+        let number = number(publish);
+        let held = self.sessions[who].as_mut().expect("a session");
+        if publish.topic.as_str().starts_with(SHARED) {
+            let (copies, given) = self.shared.get_mut(&number).expect("a message that was published");
+            *given += usize::from(publish.qos == QoS::ExactlyOnce && !publish.retain);
+            assert!(*copies > 0 && given <= copies, "more members of a group have it than may");
+            return;
+        }
+        if publish.retain {
+            let at = held.retained.iter().position(|owed| *owed == (number, publish.qos));
+            held.retained.swap_remove(at.expect("a retained message that was asked for"));
+        } else if publish.qos == QoS::AtMostOnce {
+            assert!(held.unacknowledged.remove(&number), "a message that was not for this client, or was there already");
+        } else {
+            let at = held.owed.iter().position(|owed| *owed == (number, publish.qos));
+            let at = at.expect("a message that was not for this client, or was there already, or at another QoS");
+            assert!(at == 0 || self.is_tight, "messages are missing, or in another order");
+            held.owed.drain(..=at);
+        }
+        if publish.qos == QoS::AtLeastOnce {
+            held.seen.insert(number);
+        }
+    }
+
+    /// Whether the client has had this message of QoS 1, which comes again.
+    pub fn has_had(&self, who: usize, publish: &Publish) -> bool {
+        let is_shared = publish.topic.as_str().starts_with(SHARED);
+        is_shared || self.sessions[who].as_ref().is_some_and(|held| held.seen.contains(&number(publish)))
+    }
+
+    /// Nothing is owed to that client any more.
+    pub fn is_quits(&self, who: usize) -> bool {
+        let Some(held) = &self.sessions[who] else { return true };
+        self.is_tight || (held.owed.is_empty() && held.retained.is_empty())
+    }
+
+    pub fn check(&self) {
+        assert!(self.due.is_empty(), "a will that is due was not published");
+    }
+}
+
+impl Held {
+    fn new(now: Instant) -> Self {
+        Self {
+            is_connected: false,
+            expiry: Duration::ZERO,
+            since: now,
+            will: None,
+            subscriptions: BTreeMap::new(),
+            owed: VecDeque::new(),
+            unacknowledged: BTreeSet::new(),
+            retained: Vec::new(),
+            seen: BTreeSet::new(),
+        }
+    }
+}
+
+pub fn number(publish: &Publish) -> u64 {
+    u64::from_be_bytes(publish.payload[..8].try_into().expect("eight bytes"))
+}
+
+fn matches(filter: &TopicFilter, topic: &str) -> bool {
+    let name = evermq_mqtt::Text::new(topic).ok().and_then(|text| evermq_mqtt::TopicName::new(text).ok());
+    name.is_some_and(|name| filter.matches(&name))
+}
