@@ -13,8 +13,8 @@ use bytes::BytesMut;
 use evermq_mqtt::Text;
 use evermq_mqtt::packet::SubscriptionOptions;
 use evermq_store::{
-    Position, Record, SessionId, SessionSnapshot, SessionState, Status, Store, StoredMessage, StoredWill, Waiting,
-    WallTime,
+    Position, Record, SessionId, SessionSnapshot, SessionState, Source, Status, Store, StoredMessage, StoredWill,
+    Waiting, WallTime,
 };
 
 use crate::message::{Delivery, Shared};
@@ -228,7 +228,10 @@ impl Journal {
             stamp_origin: &message.stamp.origin,
             received: self.wall(message.received),
             retained,
-            from: shared.origin().map(|origin| (SessionId(origin.session), origin.packet_id.0.get())),
+            from: shared.origin().map(|origin| Source::Client {
+                session: SessionId(origin.session),
+                packet_id: origin.packet_id.0.get(),
+            }),
         }
     }
 }

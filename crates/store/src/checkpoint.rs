@@ -190,12 +190,7 @@ impl Mover {
     /// Waits until everything up to `end` is on the disk; false if it will not be.
     fn synced(&self, end: Position) -> bool {
         let log = &self.log;
-        {
-            let mut open = log.open.lock();
-            open.sync_to = open.sync_to.max(end);
-            open.is_idle = false;
-        }
-        log.work.notify_one();
+        log.ask_for(end);
         while log.synced() < end {
             if log.status() == Status::Failed || self.state.lock().is_closing {
                 return false;

@@ -44,7 +44,7 @@ pub enum StoreError {
         /// The cause.
         source: io::Error,
     },
-    /// It was written by a later version.
+    /// It was written by another version.
     #[error(
         "{} has version {version} of the store's format, this program knows version {known}; run the version of EverMQ \
          that wrote it, or move the directory away to begin without it",

@@ -38,11 +38,15 @@ pub enum Kind {
     RetainedGone = 13,
     Message = 14,
     Commit = 15,
+    OriginLog = 16,
+    Forward = 17,
+    PeerCursor = 18,
+    Applied = 19,
 }
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::Session,
         Self::SessionEnd,
         Self::Subscribe,
@@ -58,6 +62,10 @@ impl Kind {
         Self::RetainedGone,
         Self::Message,
         Self::Commit,
+        Self::OriginLog,
+        Self::Forward,
+        Self::PeerCursor,
+        Self::Applied,
     ];
 
     fn from_u8(number: u8) -> Option<Self> {
@@ -83,6 +91,10 @@ impl fmt::Display for Kind {
             Self::RetainedGone => "retained_gone",
             Self::Message => "message",
             Self::Commit => "commit",
+            Self::OriginLog => "origin_log",
+            Self::Forward => "forward",
+            Self::PeerCursor => "peer_cursor",
+            Self::Applied => "applied",
         })
     }
 }
@@ -188,7 +200,7 @@ mod tests {
             assert_eq!(*kind as usize, index + 1);
             assert_eq!(Kind::from_u8(*kind as u8), Some(*kind));
         }
-        assert_eq!((Kind::from_u8(0), Kind::from_u8(16)), (None, None));
+        assert_eq!((Kind::from_u8(0), Kind::from_u8(20)), (None, None));
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub struct Located<'a> {
 /// Reads everything and says what there is.
 ///
 /// # Errors
-/// There is no store, a file cannot be read, or it is of a later version.
+/// There is no store, a file cannot be read, or it is of another version.
 pub fn check(path: &Path) -> Result<Checked, StoreError> {
     let (mut records, mut tries) = (BTreeMap::<SegmentId, u64>::new(), 0);
     let (survey, held_by) = loop {

@@ -52,12 +52,13 @@ pub use frame::Kind;
 pub use message::Handle;
 pub use position::{Position, SegmentId};
 pub use record::{
-    Entry, MessageId, MessageRecord, Record, SessionId, SessionSnapshot, SessionState, StoredMessage, StoredWill,
-    Waiting, WallTime, decode_publish, encode_publish,
+    Entry, MessageId, MessageRecord, OriginLog, Record, SessionId, SessionSnapshot, SessionState, Source,
+    StoredMessage, StoredWill, Waiting, WallTime, decode_publish, encode_publish,
 };
 pub use recovery::{
-    Damage, Loss, Recovered, RecoveredMessage, RecoveredSession, RecoveredWaiting, RecoveredWill, Report,
+    Damage, Loss, Recovered, RecoveredMesh, RecoveredMessage, RecoveredSession, RecoveredWaiting, RecoveredWill, Report,
 };
+pub use replay::Applied;
 pub use store::{Settings, Status, Store, Sync, Trouble, open};
 pub use wire::DecodeError;
 

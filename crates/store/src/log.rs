@@ -132,6 +132,15 @@ impl Log {
         Position(self.synced.load(Ordering::SeqCst))
     }
 
+    /// Everything up to `at` is to be on the disk soon, whatever the settings say.
+    pub(crate) fn ask_for(&self, at: Position) {
+        let mut open = self.open.lock();
+        open.sync_to = open.sync_to.max(at);
+        open.is_idle = false;
+        drop(open);
+        self.work.notify_one();
+    }
+
     pub(crate) fn live_bytes(&self) -> u64 {
         self.ledger.bytes()
     }

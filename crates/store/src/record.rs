@@ -117,6 +117,63 @@ pub enum Record<'a> {
         /// The topic.
         topic: Cow<'a, str>,
     },
+    /// This broker's log for the other brokers. The latest one counts.
+    OriginLog(OriginLog),
+    /// A message has this place in that log. Those of one log are in the order of their places.
+    Forward {
+        /// The place.
+        seq: u64,
+        /// The message.
+        message: MessageId,
+    },
+    /// Another broker has that log up to here. It may have more: this is written now and then.
+    PeerCursor {
+        /// The other broker.
+        peer: Cow<'a, str>,
+        /// The last place.
+        seq: u64,
+    },
+    /// Everything up to here of another broker's log has come and was written down. What a message before this one says
+    /// of a later place did not come to an end, see [`Source::Peer`].
+    Applied {
+        /// The other broker.
+        origin: Cow<'a, str>,
+        /// Which log of it.
+        epoch: u64,
+        /// The last place.
+        seq: u64,
+    },
+}
+
+/// A broker's log for the other brokers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OriginLog {
+    /// Which one: another one begins when this one was lost.
+    pub epoch: u64,
+    /// No place beyond this one was given to anybody. On the disk before that is so, whatever the settings say.
+    pub reserved: u64,
+    /// Places before this one are not needed any more.
+    pub first: u64,
+}
+
+/// Where a message came from, if it counts only when that has come to an end: what a crash leaves of it comes again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// From a client with a durable session at QoS 2: nobody has to wait for it until [`Record::Received`] says that it is
+    /// complete. If that is not there after a restart, the client was told nothing and sends it again.
+    Client {
+        /// The session.
+        session: SessionId,
+        /// The packet identifier.
+        packet_id: u16,
+    },
+    /// From another broker, the origin of its stamp: the same with [`Record::Applied`].
+    Peer {
+        /// Which log of it.
+        epoch: u64,
+        /// The place in it.
+        seq: u64,
+    },
 }
 
 /// A session but for its subscriptions and messages.
@@ -190,10 +247,8 @@ pub struct StoredMessage<'a> {
     pub received: WallTime,
     /// It is its topic's retained message from now on. Without payload it is the deletion of one, and is kept like one.
     pub retained: bool,
-    /// The durable session, and the packet identifier, that it came from at QoS 2: nobody has to wait for it until
-    /// [`Record::Received`] says that it is complete. If that is not there after a restart, the client was told nothing and
-    /// sends it again.
-    pub from: Option<(SessionId, u16)>,
+    /// What has to come to an end before anybody has to wait for it.
+    pub from: Option<Source>,
 }
 
 /// A message as it is read.
@@ -210,7 +265,7 @@ pub struct MessageRecord<'a> {
     /// See [`StoredMessage::retained`].
     pub retained: bool,
     /// See [`StoredMessage::from`].
-    pub from: Option<(SessionId, u16)>,
+    pub from: Option<Source>,
     /// Its MQTT 5.0 PUBLISH, see [`decode_publish`].
     pub publish: &'a [u8],
 }

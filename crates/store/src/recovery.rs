@@ -13,8 +13,8 @@ use crate::error::StoreError;
 use crate::frame::{Framing, HEADER as FRAME_HEADER, Kind};
 use crate::message::{Handle, Ledger};
 use crate::position::{Position, SegmentId};
-use crate::record::{Entry, MessageId, SessionId, WallTime, decode_publish};
-use crate::replay::{NumberHasher, Origins, Outcome, Place, QueuedCopy, Session};
+use crate::record::{Entry, MessageId, OriginLog, SessionId, WallTime, decode_publish};
+use crate::replay::{Applied, MeshOutcome, NumberHasher, Origins, Outcome, Place, QueuedCopy, Session};
 use crate::scan;
 use crate::segment::file_name;
 use crate::survey::{Survey, survey};
@@ -24,14 +24,29 @@ use crate::survey::{Survey, survey};
 pub struct Recovered {
     /// Sessions, in the order in which they were made.
     pub sessions: Vec<RecoveredSession>,
-    /// Messages that sessions wait for or topics retain, each once.
+    /// Messages that sessions or other brokers wait for or topics retain, each once.
     pub messages: Vec<RecoveredMessage>,
     /// Which of `messages` are retained, deletions too, oldest first.
     pub retained: Vec<usize>,
     /// The latest stamp time that was given out.
     pub last_stamp: u64,
+    /// What is known of the other brokers.
+    pub mesh: RecoveredMesh,
     /// What could not be read.
     pub report: Report,
+}
+
+/// What is known of the other brokers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RecoveredMesh {
+    /// This broker's log for them, if there was one.
+    pub log: Option<OriginLog>,
+    /// The messages in it by their places, in order: which of [`Recovered::messages`].
+    pub forwards: Vec<(u64, usize)>,
+    /// Up to where other brokers have it, at least.
+    pub cursors: Vec<(String, u64)>,
+    /// How far this broker is with the others' logs; of each origin in the order in which they were last used.
+    pub applied: Vec<Applied>,
 }
 
 /// A session.
@@ -171,12 +186,14 @@ pub(crate) struct Opened {
     pub(crate) segments: BTreeMap<SegmentId, u64>,
     pub(crate) next_message: u64,
     pub(crate) next_session: u64,
+    /// What sessions no longer wait for, to be written down.
+    pub(crate) forgotten: Vec<(SessionId, MessageId)>,
 }
 
 /// Reads everything, cuts off what is torn, and makes sure that what was read stays.
 ///
 /// # Errors
-/// A file cannot be read or written, or is of a later version.
+/// A file cannot be read or written, or is of another version.
 pub(crate) fn recover(disk: &dyn Disk, path: &Path, ledger: &Arc<Ledger>) -> Result<(Opened, Recovered), StoreError> {
     settle_last(disk, path)?;
     let mut survey = survey(disk, path, |_, _| {})?;
@@ -197,15 +214,17 @@ pub(crate) fn recover(disk: &dyn Disk, path: &Path, ledger: &Arc<Ledger>) -> Res
         end = Position::new(last.id, last.layout.end);
     }
     disk.sync_names().map_err(|source| StoreError::File { what: "sync", file: path.to_owned(), source })?;
-    let opened = Opened {
+    let mut opened = Opened {
         identity: survey.identity,
         end,
         next_segment: end.segment().next(),
         segments: survey.segments.iter().map(|segment| (segment.id, segment.len)).collect(),
         next_message: survey.replay.next_message,
         next_session: survey.replay.next_session,
+        forgotten: Vec::new(),
     };
-    let recovered = build(disk, path, survey, ledger)?;
+    let (recovered, forgotten) = build(disk, path, survey, ledger)?;
+    opened.forgotten = forgotten;
     tell(&recovered);
     Ok((opened, recovered))
 }
@@ -227,10 +246,15 @@ fn settle_last(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
 
 type ById<T> = HashMap<MessageId, T, BuildHasherDefault<NumberHasher>>;
 
-fn build(disk: &dyn Disk, path: &Path, survey: Survey, ledger: &Arc<Ledger>) -> Result<Recovered, StoreError> {
+fn build(
+    disk: &dyn Disk,
+    path: &Path,
+    survey: Survey,
+    ledger: &Arc<Ledger>,
+) -> Result<(Recovered, Vec<(SessionId, MessageId)>), StoreError> {
     let Survey { identity, segments, replay, mut report, .. } = survey;
     let last_stamp = replay.last_stamp;
-    let Outcome { sessions, messages, retained, lost_messages, replaced_sessions } = replay.finish();
+    let Outcome { sessions, messages, retained, lost_messages, replaced_sessions, forgotten, mesh } = replay.finish();
     report.lost_messages = lost_messages;
     report.replaced_sessions = replaced_sessions;
     let mut recovered = Recovered { last_stamp, ..Recovered::default() };
@@ -248,12 +272,13 @@ fn build(disk: &dyn Disk, path: &Path, survey: Survey, ledger: &Arc<Ledger>) -> 
         loader.load(&bytes, &framing, group, &file, &mut report);
     }
     recovered.sessions = sessions.into_iter().map(|session| session_of(session, &index, &mut report)).collect();
+    recovered.mesh = mesh_of(mesh, &index);
     recovered.retained = retained.iter().filter_map(|id| index.get(id).copied()).collect();
     for (_, handle) in not_retained(&recovered) {
         handle.not_retained();
     }
     recovered.report = report;
-    Ok(recovered)
+    Ok((recovered, forgotten))
 }
 
 /// The messages that were retained once and are not any more.
@@ -346,6 +371,16 @@ fn session_of(session: Session, index: &ById<usize>, report: &mut Report) -> Rec
     }
 }
 
+fn mesh_of(mesh: MeshOutcome, index: &ById<usize>) -> RecoveredMesh {
+    let MeshOutcome { log, forwards, cursors, applied } = mesh;
+    RecoveredMesh {
+        log,
+        forwards: forwards.into_iter().filter_map(|(seq, id)| Some((seq, *index.get(&id)?))).collect(),
+        cursors: cursors.into_iter().map(|(peer, seq)| (peer.into(), seq)).collect(),
+        applied,
+    }
+}
+
 fn tell(recovered: &Recovered) {
     let report = &recovered.report;
     if let Some(torn) = &report.torn {
@@ -370,6 +405,7 @@ fn tell(recovered: &Recovered) {
         sessions = recovered.sessions.len(),
         messages = recovered.messages.len(),
         retained = recovered.retained.len(),
+        for_peers = recovered.mesh.forwards.len(),
         "store: opened"
     );
 }

@@ -11,8 +11,14 @@ use evermq_mqtt::QoS;
 
 use crate::position::SegmentId;
 use crate::record::{
-    Entry, MessageId, MessageRecord, Record, SessionId, SessionSnapshot, SessionState, StoredWill, Waiting, topic_of,
+    Entry, MessageId, MessageRecord, Record, SessionId, SessionSnapshot, SessionState, Source, StoredWill, Waiting,
+    topic_of,
 };
+
+mod mesh;
+
+pub use mesh::Applied;
+pub(crate) use mesh::MeshOutcome;
 
 /// Where a message's frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +75,7 @@ pub(crate) struct Replay {
     messages: HashMap<MessageId, Place, BuildHasherDefault<NumberHasher>>,
     retained: HashMap<Box<str>, Retained>,
     origins: Origins,
+    mesh: mesh::Mesh,
     /// Messages of QoS 2 by where they came from, until [`Record::Received`].
     incomplete: HashMap<(SessionId, u16), MessageId>,
     /// Those that never were: after a restart their clients sent them again, and those were other messages.
@@ -96,6 +103,10 @@ pub(crate) struct Outcome {
     pub(crate) lost_messages: u64,
     /// Sessions that a later one of the same client replaces, though the log does not say that they ended.
     pub(crate) replaced_sessions: u64,
+    /// What sessions wait for and no longer have to, because it comes again: to be written down.
+    pub(crate) forgotten: Vec<(SessionId, MessageId)>,
+    /// The brokers' mesh.
+    pub(crate) mesh: MeshOutcome,
 }
 
 impl Replay {
@@ -113,9 +124,16 @@ impl Replay {
         self.next_message = self.next_message.max(message.id.0.saturating_add(1));
         self.last_stamp = self.last_stamp.max(message.stamp_time);
         self.messages.insert(message.id, place);
-        if let Some(from) = message.from {
-            // The same identifier without a word in between: it came, the broker stopped, and it came again.
-            self.abandoned.extend(self.incomplete.insert(from, message.id).filter(|earlier| *earlier != message.id));
+        match message.from {
+            None => {}
+            Some(Source::Client { session, packet_id }) => {
+                // The same identifier without a word in between: it came, the broker stopped, and it came again.
+                let earlier = self.incomplete.insert((session, packet_id), message.id);
+                self.abandoned.extend(earlier.filter(|earlier| *earlier != message.id));
+            }
+            Some(Source::Peer { epoch, seq }) => {
+                self.mesh.came(message.stamp_origin, (epoch, seq), message.id, &mut self.origins);
+            }
         }
         if !message.retained {
             return;
@@ -151,6 +169,10 @@ impl Replay {
                 self.sessions.insert(session.state.session, session);
             }
             Record::RetainedGone { topic } => drop(self.retained.remove(&*topic)),
+            Record::OriginLog(log) => self.mesh.origin_log(log),
+            Record::Forward { seq, message } => self.mesh.forward(seq, message),
+            Record::PeerCursor { peer, seq } => self.mesh.cursor(&peer, seq),
+            Record::Applied { origin, epoch, seq } => self.mesh.applied(&origin, epoch, seq, &mut self.origins),
             Record::Subscribe { session, filter, options, id } => self.with(session, |session| {
                 session.subscriptions.insert(filter.into(), (options, id));
             }),
@@ -222,10 +244,17 @@ impl Replay {
         outcome.sessions.sort_unstable_by_key(|session| session.state.session);
         let mut incomplete = self.abandoned;
         incomplete.extend(self.incomplete.into_values());
+        incomplete.extend(self.mesh.incomplete());
         for session in &mut outcome.sessions {
-            // [MQTT-4.3.3-13]: no PUBREC went out, so the client sends it again; that must not make two of it.
+            // [MQTT-4.3.3-13]: no PUBREC went out, so the client sends it again; that must not make two of it. Likewise a
+            // peer was told nothing.
             if !incomplete.is_empty() {
-                session.waiting.retain(|copy| !incomplete.contains(&copy.message));
+                let id = session.state.session;
+                session.waiting.retain(|copy| {
+                    let is_gone = incomplete.contains(&copy.message);
+                    outcome.forgotten.extend(is_gone.then_some((id, copy.message)));
+                    !is_gone
+                });
             }
             let mut keep = |copy: &QueuedCopy| match self.messages.get(&copy.message) {
                 Some(place) => {
@@ -243,6 +272,10 @@ impl Replay {
         outcome.retained = self.retained.into_values().map(|held| held.message).collect();
         outcome.retained.sort_unstable();
         for message in &outcome.retained {
+            needed.insert(*message, self.messages[message]);
+        }
+        outcome.mesh = self.mesh.finish(|message| self.messages.contains_key(message) && !incomplete.contains(message));
+        for (_, message) in &outcome.mesh.forwards {
             needed.insert(*message, self.messages[message]);
         }
         outcome.messages = needed.into_iter().collect();

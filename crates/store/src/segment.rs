@@ -19,7 +19,7 @@ use crate::record::WallTime;
 pub(crate) const HEADER: u64 = 96;
 
 /// The version that this program writes and reads.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 
 const MAGIC: &[u8; 8] = b"EVERMQLG";
 const CHECKED: usize = 80;
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_header_as_it_stands_on_disk() {
         let bytes = SAMPLE.encode();
-        assert_eq!(&bytes[..10], b"EVERMQLG\x01\x00");
+        assert_eq!(&bytes[..10], b"EVERMQLG\x02\x00");
         assert_eq!(&bytes[16..32], b"0123456789abcdef");
         assert_eq!(bytes[32..40], [0x22, 0x11, 0, 0, 0, 0, 0, 0]);
         assert_eq!(Header::decode(&bytes), Ok(SAMPLE));
@@ -146,10 +146,10 @@ mod tests {
             assert_eq!(Header::decode(&bytes), Err(BadHeader::Unreadable), "byte {at}");
         }
         let mut bytes = SAMPLE.encode();
-        bytes[8] = 2;
+        bytes[8] = 3;
         let checksum = crc32c::crc32c(&bytes[..80]);
         bytes[80..84].copy_from_slice(&checksum.to_le_bytes());
-        assert_eq!(Header::decode(&bytes), Err(BadHeader::Version(2)));
+        assert_eq!(Header::decode(&bytes), Err(BadHeader::Version(3)));
         assert_eq!(Header::decode(&bytes[..95]), Err(BadHeader::Unreadable));
     }
 

@@ -16,7 +16,7 @@ use crate::frame::Kind;
 use crate::log::{Log, NEVER};
 use crate::message::Handle;
 use crate::position::{Position, SegmentId};
-use crate::record::{self, MessageId, Record, SessionId, StoredMessage, WallTime};
+use crate::record::{self, MessageId, Record, SessionId, Source, StoredMessage, WallTime};
 
 mod opening;
 
@@ -151,6 +151,17 @@ impl Store {
         if self.is_durable(at) { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Asks for what ends at `at` to be on the disk soon, whatever the settings say.
+    pub fn sync(&self, at: Position) {
+        self.log.ask_for(at);
+    }
+
+    /// Whether what ends at `at` is on the disk, whatever the settings say.
+    #[must_use]
+    pub fn is_synced(&self, at: Position) -> bool {
+        self.log.synced() >= at
+    }
+
     /// Whether new messages may come.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -234,7 +245,7 @@ impl Store {
         id: MessageId,
         message: &StoredMessage<'_>,
         retained: bool,
-        from: Option<(SessionId, u16)>,
+        from: Option<Source>,
     ) -> Result<(Position, u64), Refused> {
         let log = &*self.log;
         let mut refused = None;

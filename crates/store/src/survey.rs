@@ -42,7 +42,7 @@ pub(crate) struct Surveyed {
 /// Reads the segments of `disk`, which is at `path`, and gives each record to `visit` too. Changes nothing.
 ///
 /// # Errors
-/// A file cannot be read, or is of a later version; no file has a header.
+/// A file cannot be read, or is of another version; no file has a header.
 pub(crate) fn survey(
     disk: &dyn Disk,
     path: &Path,

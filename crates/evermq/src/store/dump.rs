@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use evermq_mqtt::Publish;
 use evermq_store::inspect::{self, Located};
-use evermq_store::{Entry, MessageRecord, Record, SessionState, Waiting, decode_publish};
+use evermq_store::{Entry, MessageRecord, OriginLog, Record, SessionState, Source, Waiting, decode_publish};
 use serde_json::{Map, Value, json};
 
 use crate::command::CommandError;
@@ -81,6 +81,12 @@ fn record_fields(record: &Record<'_>) -> Value {
             fields
         }
         Record::RetainedGone { topic } => json!({ "topic": topic }),
+        Record::OriginLog(OriginLog { epoch, reserved, first }) => {
+            json!({ "epoch": epoch, "reserved": reserved, "first": first })
+        }
+        Record::Forward { seq, message } => json!({ "seq": seq, "message": message.0 }),
+        Record::PeerCursor { peer, seq } => json!({ "peer": peer, "seq": seq }),
+        Record::Applied { origin, epoch, seq } => json!({ "origin": origin, "epoch": epoch, "seq": seq }),
     }
 }
 
@@ -108,7 +114,10 @@ fn message_fields(message: &MessageRecord<'_>) -> Value {
         "stamp_origin": message.stamp_origin,
         "received": message.received.0,
         "retained": message.retained,
-        "from": message.from.map(|(session, packet_id)| json!({ "session": session.0, "packet_id": packet_id })),
+        "from": message.from.map(|source| match source {
+            Source::Client { session, packet_id } => json!({ "session": session.0, "packet_id": packet_id }),
+            Source::Peer { epoch, seq } => json!({ "epoch": epoch, "seq": seq }),
+        }),
         "publish": publish_bytes(message.publish),
     })
 }

@@ -5,10 +5,12 @@ use std::borrow::Cow;
 use evermq_mqtt::QoS;
 
 use super::encode::{
-    FLAG_CONNECTED, FLAG_USER, FLAG_WILL, MESSAGE_FROM, MESSAGE_RETAINED, WAITING_IDS, WAITING_QOS, WAITING_RETAIN,
+    FLAG_CONNECTED, FLAG_USER, FLAG_WILL, MESSAGE_FROM_CLIENT, MESSAGE_FROM_PEER, MESSAGE_RETAINED, WAITING_IDS,
+    WAITING_QOS, WAITING_RETAIN,
 };
 use super::{
-    Entry, MessageId, MessageRecord, Record, SessionId, SessionSnapshot, SessionState, StoredWill, Waiting, WallTime,
+    Entry, MessageId, MessageRecord, OriginLog, Record, SessionId, SessionSnapshot, SessionState, Source, StoredWill,
+    Waiting, WallTime,
 };
 use crate::frame::Kind;
 use crate::wire::{DecodeError, Reader};
@@ -34,7 +36,11 @@ pub(crate) fn decode(kind: Kind, bytes: &[u8]) -> Result<Entry<'_>, DecodeError>
         | Kind::Received
         | Kind::ReceivedDone
         | Kind::Snapshot
-        | Kind::RetainedGone => Entry::Record(record(kind, &mut reader)?),
+        | Kind::RetainedGone
+        | Kind::OriginLog
+        | Kind::Forward
+        | Kind::PeerCursor
+        | Kind::Applied => Entry::Record(record(kind, &mut reader)?),
     };
     reader.finish()?;
     Ok(entry)
@@ -45,6 +51,16 @@ fn record<'a>(kind: Kind, reader: &mut Reader<'a>) -> Result<Record<'a>, DecodeE
         Kind::Session => return Ok(Record::Session(state(reader)?)),
         Kind::Snapshot => return Ok(Record::Snapshot(Box::new(snapshot(reader)?))),
         Kind::RetainedGone => return Ok(Record::RetainedGone { topic: text(reader)? }),
+        Kind::OriginLog => {
+            let (epoch, reserved, first) = (reader.number()?, reader.number()?, reader.number()?);
+            return Ok(Record::OriginLog(OriginLog { epoch, reserved, first }));
+        }
+        Kind::Forward => return Ok(Record::Forward { seq: reader.number()?, message: MessageId(reader.number()?) }),
+        Kind::PeerCursor => return Ok(Record::PeerCursor { peer: text(reader)?, seq: reader.number()? }),
+        Kind::Applied => {
+            let (origin, epoch, seq) = (text(reader)?, reader.number()?, reader.number()?);
+            return Ok(Record::Applied { origin, epoch, seq });
+        }
         _ => {}
     }
     let session = SessionId(reader.number()?);
@@ -62,7 +78,15 @@ fn record<'a>(kind: Kind, reader: &mut Reader<'a>) -> Result<Record<'a>, DecodeE
         Kind::Dropped => Record::Dropped { session, message: MessageId(reader.number()?) },
         Kind::Received => Record::Received { session, packet_id: packet_id(reader)? },
         Kind::ReceivedDone => Record::ReceivedDone { session, packet_id: packet_id(reader)? },
-        Kind::Session | Kind::Snapshot | Kind::RetainedGone | Kind::Message | Kind::Commit => {
+        Kind::Session
+        | Kind::Snapshot
+        | Kind::RetainedGone
+        | Kind::Message
+        | Kind::Commit
+        | Kind::OriginLog
+        | Kind::Forward
+        | Kind::PeerCursor
+        | Kind::Applied => {
             return Err(DecodeError::Unknown(kind as u8));
         }
     })
@@ -77,12 +101,18 @@ fn message(mut reader: Reader<'_>) -> Result<MessageRecord<'_>, DecodeError> {
     let stamp_origin = reader.text()?;
     let received = WallTime(reader.number()?);
     let flags = reader.u8()?;
-    if flags & !(MESSAGE_RETAINED | MESSAGE_FROM) != 0 {
+    if flags & !(MESSAGE_RETAINED | MESSAGE_FROM_CLIENT | MESSAGE_FROM_PEER) != 0 {
         return Err(DecodeError::Unknown(flags));
     }
     let retained = flags & MESSAGE_RETAINED != 0;
-    let from =
-        if flags & MESSAGE_FROM == 0 { None } else { Some((SessionId(reader.number()?), packet_id(&mut reader)?)) };
+    let from = match flags & (MESSAGE_FROM_CLIENT | MESSAGE_FROM_PEER) {
+        0 => None,
+        MESSAGE_FROM_CLIENT => {
+            Some(Source::Client { session: SessionId(reader.number()?), packet_id: packet_id(&mut reader)? })
+        }
+        MESSAGE_FROM_PEER => Some(Source::Peer { epoch: reader.number()?, seq: reader.number()? }),
+        _ => return Err(DecodeError::Unknown(flags)),
+    };
     let stamp_time = u64::from_le_bytes(stamp_time);
     Ok(MessageRecord { id, stamp_time, stamp_origin, received, retained, from, publish: reader.rest() })
 }

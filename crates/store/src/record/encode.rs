@@ -3,7 +3,9 @@
 use bytes::{BufMut as _, BytesMut};
 use evermq_mqtt::codec::EncodeError;
 
-use super::{MessageId, Record, SessionId, SessionState, StoredMessage, Waiting, encode_publish};
+use super::{
+    MessageId, OriginLog, Record, SessionSnapshot, SessionState, Source, StoredMessage, Waiting, encode_publish,
+};
 use crate::frame::Kind;
 use crate::wire::{put_bytes, put_number};
 
@@ -16,7 +18,8 @@ pub(super) const WAITING_RETAIN: u8 = 4;
 pub(super) const WAITING_IDS: u8 = 8;
 
 pub(super) const MESSAGE_RETAINED: u8 = 1;
-pub(super) const MESSAGE_FROM: u8 = 2;
+pub(super) const MESSAGE_FROM_CLIENT: u8 = 2;
+pub(super) const MESSAGE_FROM_PEER: u8 = 4;
 
 /// Appends the fields of `record`; its kind.
 pub(crate) fn encode(record: &Record<'_>, out: &mut BytesMut) -> Kind {
@@ -60,34 +63,60 @@ pub(crate) fn encode(record: &Record<'_>, out: &mut BytesMut) -> Kind {
         Record::Received { session, packet_id } => put_packet_id(out, session.0, *packet_id, Kind::Received),
         Record::ReceivedDone { session, packet_id } => put_packet_id(out, session.0, *packet_id, Kind::ReceivedDone),
         Record::Snapshot(snapshot) => {
-            put_state(out, &snapshot.state);
-            out.put_u16_le(snapshot.next_packet_id);
-            put_number(out, snapshot.subscriptions.len() as u64);
-            for (filter, options, id) in &snapshot.subscriptions {
-                put_subscription(out, filter, *options, *id);
-            }
-            put_number(out, snapshot.waiting.len() as u64);
-            for waiting in &snapshot.waiting {
-                put_waiting(out, waiting);
-            }
-            put_number(out, snapshot.inflight.len() as u64);
-            for (packet_id, waiting) in &snapshot.inflight {
-                out.put_u16_le(*packet_id);
-                out.put_u8(waiting.is_some().into());
-                if let Some(waiting) = waiting {
-                    put_waiting(out, waiting);
-                }
-            }
-            put_number(out, snapshot.received.len() as u64);
-            for packet_id in &snapshot.received {
-                out.put_u16_le(*packet_id);
-            }
+            put_snapshot(out, snapshot);
             Kind::Snapshot
         }
         Record::RetainedGone { topic } => {
             put_bytes(out, topic.as_bytes());
             Kind::RetainedGone
         }
+        Record::OriginLog(OriginLog { epoch, reserved, first }) => {
+            put_number(out, *epoch);
+            put_number(out, *reserved);
+            put_number(out, *first);
+            Kind::OriginLog
+        }
+        Record::Forward { seq, message } => {
+            put_number(out, *seq);
+            put_number(out, message.0);
+            Kind::Forward
+        }
+        Record::PeerCursor { peer, seq } => {
+            put_bytes(out, peer.as_bytes());
+            put_number(out, *seq);
+            Kind::PeerCursor
+        }
+        Record::Applied { origin, epoch, seq } => {
+            put_bytes(out, origin.as_bytes());
+            put_number(out, *epoch);
+            put_number(out, *seq);
+            Kind::Applied
+        }
+    }
+}
+
+fn put_snapshot(out: &mut BytesMut, snapshot: &SessionSnapshot<'_>) {
+    put_state(out, &snapshot.state);
+    out.put_u16_le(snapshot.next_packet_id);
+    put_number(out, snapshot.subscriptions.len() as u64);
+    for (filter, options, id) in &snapshot.subscriptions {
+        put_subscription(out, filter, *options, *id);
+    }
+    put_number(out, snapshot.waiting.len() as u64);
+    for waiting in &snapshot.waiting {
+        put_waiting(out, waiting);
+    }
+    put_number(out, snapshot.inflight.len() as u64);
+    for (packet_id, waiting) in &snapshot.inflight {
+        out.put_u16_le(*packet_id);
+        out.put_u8(waiting.is_some().into());
+        if let Some(waiting) = waiting {
+            put_waiting(out, waiting);
+        }
+    }
+    put_number(out, snapshot.received.len() as u64);
+    for packet_id in &snapshot.received {
+        out.put_u16_le(*packet_id);
     }
 }
 
@@ -99,7 +128,7 @@ pub(crate) fn encode_message(
     id: MessageId,
     message: &StoredMessage<'_>,
     retained: bool,
-    from: Option<(SessionId, u16)>,
+    from: Option<Source>,
     out: &mut BytesMut,
 ) -> Result<(), EncodeError> {
     put_number(out, id.0);
@@ -107,10 +136,22 @@ pub(crate) fn encode_message(
     put_bytes(out, message.stamp_origin.as_bytes());
     put_number(out, message.received.0);
     let flag = |is: bool, flag: u8| if is { flag } else { 0 };
-    out.put_u8(flag(retained, MESSAGE_RETAINED) | flag(from.is_some(), MESSAGE_FROM));
-    if let Some((session, packet_id)) = from {
-        put_number(out, session.0);
-        out.put_u16_le(packet_id);
+    let source = match from {
+        None => 0,
+        Some(Source::Client { .. }) => MESSAGE_FROM_CLIENT,
+        Some(Source::Peer { .. }) => MESSAGE_FROM_PEER,
+    };
+    out.put_u8(flag(retained, MESSAGE_RETAINED) | source);
+    match from {
+        None => {}
+        Some(Source::Client { session, packet_id }) => {
+            put_number(out, session.0);
+            out.put_u16_le(packet_id);
+        }
+        Some(Source::Peer { epoch, seq }) => {
+            put_number(out, epoch);
+            put_number(out, seq);
+        }
     }
     encode_publish(message.publish, out)
 }

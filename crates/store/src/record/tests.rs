@@ -73,6 +73,13 @@ fn snapshot() -> impl Strategy<Value = Record<'static>> {
         })
 }
 
+fn source() -> impl Strategy<Value = Source> {
+    prop_oneof![
+        (session_id(), any::<u16>()).prop_map(|(session, packet_id)| Source::Client { session, packet_id }),
+        (any::<u64>(), any::<u64>()).prop_map(|(epoch, seq)| Source::Peer { epoch, seq }),
+    ]
+}
+
 pub(crate) fn record() -> impl Strategy<Value = Record<'static>> {
     let id = || any::<u16>();
     prop_oneof![
@@ -98,6 +105,10 @@ pub(crate) fn record() -> impl Strategy<Value = Record<'static>> {
         (session_id(), id()).prop_map(|(session, packet_id)| Record::ReceivedDone { session, packet_id }),
         snapshot(),
         text().prop_map(|topic| Record::RetainedGone { topic }),
+        any::<[u64; 3]>().prop_map(|[epoch, reserved, first]| Record::OriginLog(OriginLog { epoch, reserved, first })),
+        (any::<u64>(), message_id()).prop_map(|(seq, message)| Record::Forward { seq, message }),
+        (text(), any::<u64>()).prop_map(|(peer, seq)| Record::PeerCursor { peer, seq }),
+        (text(), any::<u64>(), any::<u64>()).prop_map(|(origin, epoch, seq)| Record::Applied { origin, epoch, seq }),
     ]
 }
 
@@ -114,7 +125,7 @@ proptest! {
 
     #[test]
     fn messages_come_back(id: u64, stamp_time: u64, received: u64, retained: bool, qos in 0..3_u8, payload: Vec<u8>,
-        from in option::of((session_id(), any::<u16>())), origin in "\\PC{0,9}", topic in "[a-z/]{1,20}", ids in vec(1..9_u32, 0..3)) {
+        from in option::of(source()), origin in "\\PC{0,9}", topic in "[a-z/]{1,20}", ids in vec(1..9_u32, 0..3)) {
         let properties = PublishProperties {
             message_expiry: Some(7),
             user_properties: vec![(Text::new("name").unwrap(), Text::new("value").unwrap())],

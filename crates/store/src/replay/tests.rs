@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use bytes::BytesMut;
 
 use super::*;
-use crate::record::{StoredMessage, decode, encode_message};
+use crate::record::{OriginLog, StoredMessage, decode, encode_message};
 use crate::tests::sample::{enqueue, publish, state, stored};
 
 const A: SessionId = SessionId(1);
@@ -77,7 +77,7 @@ fn a_message_that_waits_twice_leaves_once_each_time() {
 
 #[test]
 fn qos_2_from_a_client_counts_when_it_is_complete() {
-    let from = Some((A, 5));
+    let from = Some(Source::Client { session: A, packet_id: 5 });
     let received = |packet_id| Record::Received { session: A, packet_id };
     // The power failed between the message and what its PUBREC waits for.
     let mut log = with_session();
@@ -131,4 +131,81 @@ fn what_is_missing_is_counted() {
     let outcome = log.record(enqueue(SessionId(2), MessageId(7))).finish();
     assert_eq!((outcome.replaced_sessions, outcome.lost_messages), (1, 1));
     assert_eq!(outcome.sessions[0].state.session, SessionId(2));
+}
+
+fn origin_log(first: u64) -> Record<'static> {
+    Record::OriginLog(OriginLog { epoch: 9, reserved: 100, first })
+}
+
+fn forward(id: u64) -> Record<'static> {
+    Record::Forward { seq: id * 10, message: MessageId(id) }
+}
+
+#[test]
+fn the_origin_log_has_what_others_may_need_and_the_latest_word_counts() {
+    let mut log = Log::default();
+    log.record(origin_log(1));
+    for id in 1..=5 {
+        log.message(id, "t", |_| {}).record(forward(id));
+    }
+    let cursor = |seq| Record::PeerCursor { peer: "b".into(), seq };
+    // Written again by a checkpoint, and one whose message is gone.
+    log.record(forward(4)).record(forward(7)).record(cursor(10)).record(cursor(20));
+    log.record(Record::OriginLog(OriginLog { epoch: 9, reserved: 60, first: 30 }));
+    let outcome = log.record(forward(2)).finish();
+    assert_eq!(outcome.mesh.forwards, [(30, MessageId(3)), (40, MessageId(4)), (50, MessageId(5))]);
+    assert_eq!(outcome.mesh.log, Some(OriginLog { epoch: 9, reserved: 60, first: 30 }));
+    assert_eq!(outcome.mesh.cursors, [("b".into(), 20)]);
+    assert_eq!((outcome.messages.len(), outcome.lost_messages), (3, 0), "what peers need is kept");
+}
+
+#[test]
+fn an_incomplete_message_of_a_client_is_not_for_peers_either() {
+    let from = Some(Source::Client { session: A, packet_id: 5 });
+    let mut log = with_session();
+    log.record(origin_log(1)).message(7, "t", |message| message.from = from).record(forward(7));
+    assert_eq!(log.finish().mesh.forwards, []);
+    let mut log = with_session();
+    log.record(origin_log(1)).message(7, "t", |message| message.from = from).record(forward(7));
+    let outcome = log.record(Record::Received { session: A, packet_id: 5 }).finish();
+    assert_eq!(outcome.mesh.forwards, [(70, MessageId(7))]);
+}
+
+#[test]
+fn a_peers_message_counts_when_its_place_is_applied() {
+    fn applied(epoch: u64, seq: u64) -> Record<'static> {
+        Record::Applied { origin: "broker-1".into(), epoch, seq }
+    }
+    let came = |log: &mut Log, id, epoch, seq| {
+        log.message(id, "t", |message| message.from = Some(Source::Peer { epoch, seq })).waits_for(id);
+    };
+    let mut log = with_session();
+    log.record(applied(1, 4));
+    came(&mut log, 7, 1, 5);
+    log.record(applied(1, 5));
+    came(&mut log, 8, 1, 6);
+    came(&mut log, 9, 1, 7);
+    // It has another log now, of which nothing was ever applied.
+    came(&mut log, 10, 2, 1);
+    let outcome = log.finish();
+    assert_eq!(waiting(&outcome), [7, 10], "8 and 9 come again");
+    assert_eq!(outcome.forgotten, [(A, MessageId(8)), (A, MessageId(9))]);
+
+    // The broker starts, says so, and both come again.
+    let mut log = with_session();
+    log.record(applied(1, 4));
+    came(&mut log, 8, 1, 5);
+    log.record(Record::Dropped { session: A, message: MessageId(8) });
+    came(&mut log, 9, 1, 5);
+    let outcome = log.record(applied(1, 5)).finish();
+    assert_eq!((waiting(&outcome), outcome.forgotten.len()), (vec![9], 0));
+}
+
+#[test]
+fn the_log_of_a_peer_that_was_used_last_is_the_last() {
+    let applied = |epoch, seq| Record::Applied { origin: "b".into(), epoch, seq };
+    let mut log = Log::default();
+    log.record(applied(1, 5)).record(applied(2, 1)).record(applied(2, 2)).record(applied(1, 6)).record(applied(1, 7));
+    let got: Vec<_> = log.finish().mesh.applied.iter().map(|applied| (applied.epoch, applied.seq)).collect();
+    assert_eq!(got, [(2, 2), (1, 7)]);
 }

@@ -23,7 +23,7 @@ use crate::frame::Framing;
 use crate::log::{Log, NEVER, Open};
 use crate::message::Ledger;
 use crate::position::Position;
-use crate::record::WallTime;
+use crate::record::{self, Record, WallTime};
 use crate::recovery::{Recovered, recover};
 use crate::segment;
 use crate::space::Space;
@@ -103,6 +103,11 @@ fn open_with(
         settings,
     });
     log.note(&log.space.lock());
+    for (session, message) in opened.forgotten {
+        // The next one to read the log must not take it for complete, whatever comes behind it.
+        let dropped = Record::Dropped { session, message };
+        log.framed(|out| Some(record::encode(&dropped, out)), |frame, _| log.push(frame));
+    }
     let mover = Arc::new(Mover::new(Arc::clone(&log)));
     let writer = writer::Writer::new(Arc::clone(&log), Arc::clone(&mover), opened.end, now);
     let store = Arc::new(Store {

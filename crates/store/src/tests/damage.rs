@@ -156,12 +156,12 @@ fn a_frame_within_a_payload_is_no_frame() {
 fn a_later_version_and_a_store_without_any_header_are_refused() {
     let disk = written(200);
     disk.alter(&file_name(SegmentId(2)), |bytes| {
-        bytes[8] = 2;
+        bytes[8] = 3;
         let checksum = crc32c::crc32c(&bytes[..80]);
         bytes[80..84].copy_from_slice(&checksum.to_le_bytes());
     });
     let error = open_on(&settings(), Arc::new(disk), NOW).unwrap_err();
-    assert!(matches!(error, StoreError::Version { version: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::Version { version: 3, known: 2, .. }), "{error}");
 
     let disk = written(1);
     disk.alter(&file_name(SegmentId(1)), |bytes| bytes[0] = 0);
