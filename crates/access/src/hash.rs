@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use aws_lc_rs::{constant_time, digest, pbkdf2, rand};
@@ -143,6 +144,17 @@ impl Hash {
                 is_same(context.finish().as_ref(), &self.hash)
             }
         }
+    }
+
+    /// About how long [`Hash::is_of`] takes: within a factor of a few, on a processor of these years.
+    #[must_use]
+    pub fn cost(&self) -> Duration {
+        let nanos = match &self.scheme {
+            Scheme::Argon2id(params) => u64::from(params.m_cost()) * u64::from(params.t_cost()) * 500,
+            Scheme::Pbkdf2Sha512(iterations) => u64::from(iterations.get()) * 1000,
+            Scheme::Sha512 => 1000,
+        };
+        Duration::from_nanos(nanos)
     }
 
     /// Whether the hash is of a kind that can be tried out quickly by whoever gets the file.

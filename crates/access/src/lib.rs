@@ -20,5 +20,5 @@ mod lines;
 
 pub use hash::Hash;
 pub use mosquitto::AclFile;
-pub use passwords::PasswordFile;
+pub use passwords::{Effort, PasswordFile};
 pub use rules::{Permits, Rules};

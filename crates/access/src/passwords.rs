@@ -10,6 +10,10 @@ use hashbrown::HashMap;
 use crate::hash::Hash;
 use crate::lines::{self, Line};
 
+mod blank;
+
+pub use blank::Effort;
+
 /// The users.
 #[derive(Debug, Clone, Default)]
 pub struct PasswordFile {
@@ -70,25 +74,26 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
 }
 
 impl PasswordFile {
-    /// Reads the file.
+    /// Reads the file. An entry that is a hash of the empty password is a mistake; so much `effort` is spent on finding them.
     ///
     /// # Errors
     /// It cannot be read, or every mistake in it.
-    pub fn load(path: &Path) -> Result<(Self, Report), Report> {
+    pub fn load(path: &Path, effort: Effort) -> Result<(Self, Report), Report> {
         let help =
             "make it with `evermq passwd FILE USER`, and let the broker's user read it (chown root:evermq, chmod 0640)";
         let bytes = std::fs::read(path).map_err(|error| lines::unreadable(path, "the password file", &error, help))?;
-        Self::parse(path, &bytes)
+        Self::parse(path, &bytes, effort)
     }
 
     /// Reads `bytes` as the file at `path`; what it says and should perhaps not comes back with it.
     ///
     /// # Errors
     /// Every mistake.
-    pub fn parse(path: &Path, bytes: &[u8]) -> Result<(Self, Report), Report> {
+    pub fn parse(path: &Path, bytes: &[u8], effort: Effort) -> Result<(Self, Report), Report> {
         let mut file = Self::default();
         let mut lines: HashMap<Box<str>, usize> = HashMap::new();
         let mut problems = Vec::new();
+        let mut entries = Vec::new();
         for line in Line::all(path, bytes) {
             let line = match line {
                 Ok(line) if line.text.trim().is_empty() || line.text.starts_with('#') => continue,
@@ -114,11 +119,13 @@ impl PasswordFile {
                     }
                     let hash = Arc::new(hash);
                     file.all.push(Arc::clone(&hash));
+                    entries.push((line, name, Arc::clone(&hash)));
                     file.users.insert(name.into(), hash);
                 }
                 Err(problem) => problems.push(*problem),
             }
         }
+        problems.extend(blank::problems(&entries, effort));
         let report = Report { problems };
         if report.has_errors() { Err(report) } else { Ok((file, report)) }
     }
@@ -225,7 +232,8 @@ mod tests {
     }
 
     fn good(text: &str) -> (PasswordFile, usize) {
-        let (file, warnings) = PasswordFile::parse(path(), text.as_bytes()).unwrap_or_else(|report| panic!("{report}"));
+        let (file, warnings) =
+            PasswordFile::parse(path(), text.as_bytes(), Effort::All).unwrap_or_else(|report| panic!("{report}"));
         (file, warnings.problems.len())
     }
 
@@ -244,7 +252,7 @@ mod tests {
     #[test]
     fn every_mistake_is_told_and_no_password_repeated() {
         let text = format!("anna:{REFERENCE}\nno colon\nbob:hunter2\nanna:{REFERENCE}\n:{REFERENCE}\ncarl:$7$1$x$y\n");
-        let report = PasswordFile::parse(path(), text.as_bytes()).expect_err("the file is wrong");
+        let report = PasswordFile::parse(path(), text.as_bytes(), Effort::None).expect_err("the file is wrong");
         let told: Vec<_> = report.problems.iter().map(ToString::to_string).collect();
         for (index, begin) in [
             "/etc/passwd-file:2:1: error: no colon",
@@ -294,12 +302,12 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = PasswordFile::parse(path(), &bytes);
+            let _ = PasswordFile::parse(path(), &bytes, Effort::None);
         }
 
         #[test]
         fn no_line_panics(lines in prop::collection::vec("[a-c]?:?\\$?(argon2id|7|6)?\\$?(v=19)?\\$?.{0,20}", 0..6)) {
-            if let Err(report) = PasswordFile::parse(path(), lines.join("\n").as_bytes()) {
+            if let Err(report) = PasswordFile::parse(path(), lines.join("\n").as_bytes(), Effort::None) {
                 prop_assert!(!report.to_string().is_empty());
             }
         }

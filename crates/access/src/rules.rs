@@ -138,6 +138,21 @@ impl Entry {
 }
 
 impl Permits {
+    /// Whether these are the same rules: out of the same files, with the same names put in. Does not look at them one by one.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let is_same_first = match (&self.first, &other.first) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (own, other) => own.is_none() && other.is_none(),
+        };
+        let same = |(own, other): (&Arc<Filters>, &Arc<Filters>)| Arc::ptr_eq(own, other);
+        is_same_first
+            && self.is_file == other.is_file
+            && self.shared.len() == other.shared.len()
+            && self.shared.iter().zip(&other.shared).all(same)
+            && self.own == other.own
+    }
+
     /// Whether a message, or a will, may be published to the topic.
     #[must_use]
     pub fn may_publish(&self, topic: &TopicName) -> bool {

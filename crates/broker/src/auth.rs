@@ -4,11 +4,17 @@
 //! |---|---|
 //! | [`access`] | who gets in, by what is in force; what a reload puts in its place |
 //! | [`certificate`] | what a client's certificate says of it |
+//! | [`introduction`] | from a CONNECT to who its client is, the cheap questions first |
+//! | [`refusal`] | why a client does not get in, and what is said of it |
 //! | [`verify`] | passwords, off the event loop |
+//! | [`attempts`] | how often an address may try |
 //! | [`tls`] | what TLS listeners show, and whom they ask for certificates |
 
 pub mod access;
+pub mod attempts;
 pub mod certificate;
+pub mod introduction;
+pub mod refusal;
 pub mod tls;
 pub mod verify;
 
@@ -22,8 +28,9 @@ use evermq_daemon::tls::{Material, TlsError};
 use rustls::ProtocolVersion;
 use rustls::pki_types::CertificateDer;
 
-pub use access::{Access, Login, Refusal};
+pub use access::{Access, Login};
 pub use certificate::Certificate;
+pub use refusal::Refusal;
 
 use crate::listener::Door;
 
@@ -94,7 +101,7 @@ impl Client {
     #[must_use]
     pub fn at(self, door: &Door, is_unix: bool) -> Self {
         let listener = Arc::clone(&door.name);
-        Self { is_unix, listener, max_packet_size: Some(door.max_packet_size), ..self }
+        Self { is_unix, listener, max_packet_size: door.max_packet_size, ..self }
     }
 
     /// Whether it is on this host: nobody between, and no address but this host's own.

@@ -5,7 +5,7 @@
 //!  AUTH 0x19 ────────────▶ Exchange ──AUTH 0x18──▶ client ──AUTH 0x18──▶ Exchange ──▶ AUTH 0x00
 //! ```
 //!
-//! A [`Mechanism`] decides about data; [`Authentication`] about packets: which reason code may come when, and that the
+//! A [`Mechanism`] decides about data, and who the client is; [`Authentication`] about packets: which reason code may come when, and that the
 //! method stays the one of the CONNECT (`[MQTT-4.12.0-5]`, `[MQTT-4.12.1-1]`). The broker offers no mechanism by itself, so
 //! a CONNECT that names one is refused with 0x8C (`[MQTT-4.12.0-1]`), unless whoever builds on it has offered one in
 //! [`Broker::mechanisms`](crate::broker::Broker::mechanisms).
@@ -44,8 +44,8 @@ pub trait Exchange: fmt::Debug + Send {
 pub enum Answer {
     /// The client is to answer this.
     Continue(Option<Bytes>),
-    /// The client is who it says.
-    Accept(Option<Bytes>),
+    /// The client is this user, and is told this.
+    Accept(Arc<str>, Option<Bytes>),
     /// It is not.
     Refuse,
 }
@@ -59,6 +59,8 @@ pub struct Mechanisms(RwLock<Vec<Arc<dyn Mechanism>>>);
 pub struct Authenticated {
     /// Asked again when the client wants to authenticate again.
     pub mechanism: Arc<dyn Mechanism>,
+    /// Who it is.
+    pub user: Arc<str>,
     /// For the CONNACK.
     pub data: Option<Bytes>,
 }
@@ -67,6 +69,8 @@ pub struct Authenticated {
 #[derive(Debug)]
 pub struct Authentication {
     mechanism: Arc<dyn Mechanism>,
+    /// Who the client is, once it is known: it does not become another one (§4.12.1).
+    user: Option<Arc<str>>,
     exchange: Option<Box<dyn Exchange>>,
 }
 
@@ -116,6 +120,12 @@ impl Mechanisms {
         self.0.write().push(mechanism);
     }
 
+    /// Whether there is one of this name.
+    #[must_use]
+    pub fn offers(&self, method: &Text) -> bool {
+        self.named(method).is_some()
+    }
+
     fn named(&self, method: &Text) -> Option<Arc<dyn Mechanism>> {
         self.0.read().iter().find(|mechanism| mechanism.name() == method).cloned()
     }
@@ -125,7 +135,8 @@ impl Authentication {
     /// Of a client that has been let in.
     #[must_use]
     pub fn new(authenticated: &Authenticated) -> Self {
-        Self { mechanism: Arc::clone(&authenticated.mechanism), exchange: None }
+        let Authenticated { mechanism, user, .. } = authenticated;
+        Self { mechanism: Arc::clone(mechanism), user: Some(Arc::clone(user)), exchange: None }
     }
 
     /// An AUTH packet from the client.
@@ -159,7 +170,13 @@ impl Authentication {
         }
         match answer {
             Answer::Continue(data) => Step::Continue(self.auth(ReasonCode::ContinueAuthentication, data)),
-            Answer::Accept(data) => Step::Done(self.auth(ReasonCode::Success, data)),
+            Answer::Accept(user, _) if self.user.as_ref().is_some_and(|own| *own != user) => {
+                Step::Failed(ReasonCode::NotAuthorized, "authenticated again as another user")
+            }
+            Answer::Accept(user, data) => {
+                self.user = Some(user);
+                Step::Done(self.auth(ReasonCode::Success, data))
+            }
             Answer::Refuse => Step::Failed(ReasonCode::NotAuthorized, "authentication failed"),
         }
     }
@@ -193,7 +210,7 @@ where
         ReasonCode::BadAuthenticationMethod,
         "no such authentication method is offered",
     ))?;
-    let mut authentication = Authentication { mechanism, exchange: None };
+    let mut authentication = Authentication { mechanism, user: None, exchange: None };
     let mut step = authentication.begin(connect.properties.authentication_data.as_ref());
     loop {
         match step {
@@ -215,7 +232,8 @@ where
             }
             Step::Done(auth) => {
                 let data = auth.properties.authentication_data;
-                return Ok(Some(Authenticated { mechanism: authentication.mechanism, data }));
+                let Authentication { mechanism, user, .. } = authentication;
+                return Ok(user.map(|user| Authenticated { mechanism, user, data }));
             }
             Step::Failed(reason, text) => return Err(AuthenticationError::Refused(reason, text)),
         }

@@ -24,6 +24,7 @@ use crate::journal::Journal;
 use crate::mailbox::{Closing, Mailbox, Wakes};
 use crate::message::Origin;
 use crate::presence::Facts;
+use crate::rate::SharedRates;
 use crate::registry::Registry;
 use crate::router::{Congested, Router};
 use crate::session::connect::{self, Granted};
@@ -45,6 +46,8 @@ pub struct Broker {
     pub cluster: ClusterTopics,
     /// Who gets in, and what they may do.
     pub access: Arc<Access>,
+    /// How fast clients may publish.
+    pub rates: SharedRates,
     /// Ways to authenticate with AUTH packets; none unless one is offered.
     pub mechanisms: Mechanisms,
     /// Where durable sessions are kept.
@@ -69,6 +72,8 @@ pub struct Accepted {
     pub facts: Facts,
     /// Bytes of its CONNECT.
     pub connect_len: usize,
+    /// Bytes of a packet that it may send.
+    pub max_packet_size: u32,
     /// What the client takes.
     pub client: Takes,
     /// What is to be done first, CONNACK included.
@@ -143,6 +148,7 @@ impl Broker {
             backbone,
             cluster,
             access,
+            rates: SharedRates::default(),
             mechanisms: Mechanisms::default(),
             tracer: Arc::default(),
             journal,
@@ -157,18 +163,6 @@ impl Broker {
     #[must_use]
     pub fn limits(&self) -> Arc<Limits> {
         self.limits.load_full()
-    }
-
-    /// Other bounds, for clients that connect from now on: those who are here have been told theirs. What all share stays.
-    pub fn set_limits(&self, limits: Limits) {
-        let now = self.limits();
-        self.limits.store(Arc::new(Limits {
-            max_packet_size: now.max_packet_size,
-            max_retained_messages: now.max_retained_messages,
-            budget: Arc::clone(&now.budget),
-            durability: now.durability.clone(),
-            ..limits
-        }));
     }
 
     /// A place for one more connection, unless there are `max` already.
@@ -207,19 +201,10 @@ impl Broker {
         let (version, clean_start) = (connect.version, connect.clean_start);
         let connect_len = codec::encoded_len(&Packet::Connect(Box::new(connect.clone())), version);
         let permits = self.access.permits(&login, &client_id);
-        let mut connect = connect;
-        if let (Some(will), Some(permits)) = (&connect.will, &permits)
-            && !permits.may_publish(&will.topic)
-        {
-            if !permits.is_file() {
-                return Err(ReasonCode::NotAuthorized);
-            }
-            tracing::debug!(client = %client_id, topic = %will.topic, "acl_file does not allow this will, so it is left out");
-            connect.will = None;
-        }
-        let granted = Granted::new(connect, link, &limits, assigned).to(client).as_user(login, permits);
-        let granted = Granted { limits: Some(Arc::clone(&limits)), ..granted }.with_authentication(authenticated);
+        let granted = Granted::new(connect, link, &limits, assigned).to(client).as_user(login, permits)?;
+        let mut granted = Granted { limits: Some(Arc::clone(&limits)), ..granted }.with_authentication(authenticated);
         granted.check_connack()?;
+        let max_packet_size = granted.max_packet_size_in;
         let takes = Takes { max_packet_size: granted.max_packet_size, topic_aliases: granted.topic_aliases };
         let mut actions = VecDeque::new();
         let mut recorded = Position::default();
@@ -228,9 +213,13 @@ impl Broker {
             if self.stopping.load(Ordering::SeqCst) {
                 return Err(ReasonCode::ServerUnavailable);
             }
-            // Likewise: a reload finds every client that got in by the rules before it.
-            if granted.login.as_ref().is_some_and(|login| self.access.has_objection(login)) {
-                return Err(ReasonCode::NotAuthorized);
+            // Likewise: a reload finds every client that got in by the rules before it, and has given it the new ones.
+            if let Some(login) = granted.login.clone().filter(|login| self.access.is_newer_than(login)) {
+                if self.access.objection(&login).is_some() {
+                    return Err(ReasonCode::NotAuthorized);
+                }
+                let permits = self.access.permits(&login, &client_id);
+                granted = granted.clone().as_user(login, permits)?;
             }
             // The identifier is its user's as long as the session is there: nobody else ends it or reads what waits in it.
             if present.is_some_and(|present| !present.is_of(granted.user.as_deref())) {
@@ -258,7 +247,7 @@ impl Broker {
         }
         self.counters.count_accepted(version);
         let facts = Facts::of(client);
-        Ok(Accepted { mailbox, link, facts, connect_len, client: takes, actions, recorded })
+        Ok(Accepted { mailbox, link, facts, connect_len, max_packet_size, client: takes, actions, recorded })
     }
 
     /// A message of a client of this broker: to the subscribers here and to the other brokers, before it is acknowledged.
@@ -306,6 +295,10 @@ impl Broker {
                 self.expiry.forget(mailbox);
             }
             Action::GiveBack(Returned(deliveries)) => self.router.give_back(mailbox, deliveries, wakes),
+            Action::Withdrawn(messages) => {
+                self.counters.withdrawn.fetch_add(u64::try_from(messages).unwrap_or(u64::MAX), Ordering::Relaxed);
+                tracing::debug!(client = %mailbox.client_id(), messages, "the rules do not allow these messages any more");
+            }
             // Without a connection there is nobody to send to and nothing to close.
             Action::Send(_) | Action::Close { .. } => {}
         }
@@ -346,27 +339,6 @@ impl Broker {
         if let Some(deadline) = mailbox.deadline() {
             self.expiry.watch(mailbox, deadline);
         }
-    }
-
-    /// Other rules are in force: every session gets its permits anew, and who would not get in now is closed. How many were.
-    pub fn apply_access(&self) -> usize {
-        let mut closed = 0;
-        for mailbox in self.registry.all() {
-            let mut slot = mailbox.lock();
-            let login = slot.session.login().cloned();
-            let permits = match &login {
-                Some(login) => self.access.permits(login, mailbox.client_id()),
-                None => self.access.permits_of(slot.session.user().map(AsRef::as_ref), mailbox.client_id()),
-            };
-            mailbox.change(&mut slot, &mut Vec::new(), |session| session.set_permits(permits));
-            drop(slot);
-            if let Some(objection) = login.and_then(|login| self.access.objection(&login)) {
-                tracing::info!(client = %mailbox.client_id(), reason = objection, "client is closed: it would not get in now");
-                mailbox.close(ReasonCode::NotAuthorized);
-                closed += 1;
-            }
-        }
-        closed
     }
 
     /// Sessions whose will is due or that have expired.
@@ -532,8 +504,10 @@ fn random_client_id() -> Option<Text> {
 
 mod checkpoint;
 mod recover;
+mod reloaded;
 
 pub use checkpoint::Checkpoint;
+pub use reloaded::AccessApplied;
 
 #[cfg(test)]
 pub(crate) mod tests;

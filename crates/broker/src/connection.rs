@@ -94,15 +94,6 @@ pub struct Connection<S> {
     look: bool,
 }
 
-/// What a listener grants its connections.
-#[derive(Debug)]
-pub struct Terms {
-    /// Bytes of a packet from the client.
-    pub max_packet_size: u32,
-    /// How fast it may send, where that is bounded.
-    pub meter: Option<Box<Meter>>,
-}
-
 /// How far a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -139,17 +130,10 @@ enum Turn {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// A connection whose CONNECT was accepted; `unread` came after it.
-    pub fn new(
-        stream: S,
-        broker: Arc<Broker>,
-        version: Version,
-        accepted: Accepted,
-        unread: BytesMut,
-        terms: Terms,
-    ) -> Self {
+    pub fn new(stream: S, broker: Arc<Broker>, version: Version, accepted: Accepted, unread: BytesMut) -> Self {
         let now = clock();
-        let limits = codec::Limits { max_packet_size: terms.max_packet_size };
-        let Accepted { mailbox, link, facts, connect_len, client, actions, recorded } = accepted;
+        let Accepted { mailbox, link, facts, connect_len, max_packet_size, client, actions, recorded } = accepted;
+        let limits = codec::Limits { max_packet_size };
         let presence = seen::appear(&broker, &mailbox, link, facts, version, now);
         let mut connection = Self {
             stream,
@@ -170,7 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             timer: Box::pin(tokio::time::sleep_until(now.into())),
             armed: None,
             pause: Pause::None,
-            meter: terms.meter,
+            meter: None,
             phase: Phase::Serving,
             look: true,
         };
@@ -252,7 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Who sends faster than it may is not read from for a while.
     fn slow_down(&mut self, buffers: &Buffers, now: Instant) {
-        let Some(meter) = &mut self.meter else { return };
+        let Some(rates) = self.broker.rates.get() else { return };
         let (mut messages, mut bytes) = (0, 0);
         for packet in &buffers.packets {
             if let Packet::Publish(publish) = packet {
@@ -260,7 +244,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 bytes += (publish.topic.as_str().len() + publish.payload.len()) as u64;
             }
         }
-        let Some(until) = meter.handle_messages(messages, bytes, now) else { return };
+        let meter = self.meter.get_or_insert_default();
+        let Some(until) = meter.handle_messages(rates, messages, bytes, now) else { return };
         if self.broker.counters.slowed.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!(
                 client = %self.mailbox.client_id(),
@@ -395,6 +380,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 | Action::Watch
                 | Action::SendAway(_)
                 | Action::GiveBack(_)
+                | Action::Withdrawn(_)
                 | Action::End { .. } => {
                     self.broker.apply(&self.mailbox, action, now, wakes);
                 }

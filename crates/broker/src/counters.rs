@@ -28,6 +28,8 @@ pub struct Counters {
     pub dropped: AtomicU64,
     /// Those among them for which there was no room in all sessions together.
     pub exhausted: AtomicU64,
+    /// Messages that waited in a session when the rules changed, so that its client may not have them any more.
+    pub withdrawn: AtomicU64,
     /// Messages of clients that were not accepted.
     pub refused: AtomicU64,
     /// The same by reason.
@@ -136,6 +138,7 @@ impl Default for Counters {
             from_peers: AtomicU64::default(),
             dropped: AtomicU64::default(),
             exhausted: AtomicU64::default(),
+            withdrawn: AtomicU64::default(),
             refused: AtomicU64::default(),
             refusals: ByReason::default(),
             retained_refused: AtomicU64::default(),
@@ -260,6 +263,7 @@ impl Counters {
             "to_clients": traffic.publishes_out.iter().sum::<u64>(),
             "dropped": read(&self.dropped),
             "dropped_by_total": read(&self.exhausted),
+            "dropped_by_rules": read(&self.withdrawn),
             "refused": read(&self.refused),
             "retained_refused": read(&self.retained_refused),
             "sent_away": read(&self.sent_away),

@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::access::InForce;
 use crate::auth::tls::Doors;
 use crate::auth::{self, Access};
+use crate::authentication::Mechanisms;
 use crate::broker::{Broker, Checkpoint};
 use crate::cluster_topics::ClusterTopics;
 use crate::connection::clock;
@@ -44,12 +45,15 @@ use crate::control::requests;
 use crate::counters::Counters;
 use crate::expiry;
 use crate::journal::Journal;
+use crate::listener::conditions;
 use crate::listener::reception::{Addresses, Reception, Sockets};
 use crate::metrics::Desk;
+use crate::rate::Rates;
 use crate::reload::{self, Reloader};
 use crate::retained;
 use crate::router::Router;
 use crate::session::Limits;
+use crate::trouble;
 
 /// Open files besides connections: listeners, peers, the control socket.
 const OTHER_FILES: usize = 256;
@@ -61,11 +65,11 @@ const ANNOUNCEMENT: Duration = Duration::from_millis(100);
 /// A broker whose addresses are bound and whose workers serve.
 pub struct Driver {
     addresses: Addresses,
-    drain_timeout: Duration,
+    conditions: conditions::Shared,
     desk: Arc<Desk>,
     /// Where Prometheus asks.
     metrics: Option<TcpListener>,
-    sys_interval: Option<Duration>,
+    sys_interval: watch::Receiver<Option<Duration>>,
     broker: Arc<Broker>,
     workers: Workers,
     bridge: JoinHandle<anyhow::Result<()>>,
@@ -105,6 +109,7 @@ impl Driver {
         let backbone = Arc::<Bridge>::clone(&bridge);
         let limits = Limits::new(broker_config);
         let broker = Broker::new(limits, router, counters, backbone as _, cluster, access, Some(Arc::clone(&journal)));
+        broker.rates.set(Rates::new(&broker_config.admission));
         // Before the first client and the first peer: their messages are newer than all that is taken up.
         bridge.continue_after(recovered.last_stamp);
         broker.recover(recovered, clock());
@@ -115,12 +120,17 @@ impl Driver {
         let stop = CancellationToken::new();
         let stop_bridge = CancellationToken::new();
         let reception = Reception::new(config, &broker, count, stop.clone());
+        let conditions = Arc::clone(reception.conditions());
+        let (sys, sys_interval) = watch::channel(broker_config.sys_interval);
         let reloader = Reloader {
             source: None,
             config: config.clone(),
             broker: Arc::clone(&broker),
             doors,
             places: Arc::clone(reception.places()),
+            conditions: Arc::clone(&conditions),
+            workers: count,
+            sys_interval: sys,
             bridge: Arc::clone(&bridge),
             files,
         };
@@ -131,16 +141,15 @@ impl Driver {
             started: clock(),
             places: Arc::clone(reception.places()),
         });
-        // Half of the time for the clients, so that one which does not listen leaves the other half to the peers.
-        let workers = reception.spawn(sockets, broker_config.drain_timeout / 2)?;
+        let workers = reception.spawn(sockets)?;
         addresses.log();
         tracing::info!(peers = %config.peer_listen, workers = count, "broker serves");
         Ok(Self {
             addresses,
-            drain_timeout: broker_config.drain_timeout,
+            conditions,
             desk,
             metrics,
-            sys_interval: broker_config.sys_interval,
+            sys_interval,
             broker,
             workers,
             bridge,
@@ -183,6 +192,12 @@ impl Driver {
         self.addresses.further.iter().find(|(own, _)| own == name).map(|(_, address)| address)
     }
 
+    /// Ways to authenticate with AUTH packets; there is none unless one is offered here.
+    #[must_use]
+    pub fn mechanisms(&self) -> &Mechanisms {
+        &self.broker.mechanisms
+    }
+
     /// Where Prometheus asks.
     #[must_use]
     pub fn metrics(&self) -> Option<SocketAddr> {
@@ -199,7 +214,8 @@ impl Driver {
     }
 
     async fn serve(self, end: &CancellationToken) -> anyhow::Result<()> {
-        let (health, watched) = watch::channel(Health::Up);
+        let first = if trouble::of(&self.broker).is_some() { Health::Degraded } else { Health::Up };
+        let (health, watched) = watch::channel(first);
         let ended = CancellationToken::new();
         let _end = ended.clone().drop_guard();
         let quorum = self.voter.as_ref().map(VoterThread::watch);
@@ -214,6 +230,7 @@ impl Driver {
             // Where many wait, one that is to come sees the same file.
             let _ = ask.try_send(None);
         }));
+        let watching = tokio::spawn(trouble::watch(Arc::clone(&self.broker), health.clone(), ended.clone()));
         let _shown = showing::show(&self.desk, self.metrics, self.sys_interval, &ended);
         notify::ready("serving MQTT clients");
 
@@ -230,11 +247,12 @@ impl Driver {
 
         notify::stopping();
         health.send_replace(Health::Down);
-        let deadline = tokio::time::Instant::now() + self.drain_timeout;
-        announce_drain(&self.broker, self.drain_timeout).await;
+        let drain_timeout = self.conditions.load().drain_timeout;
+        let deadline = tokio::time::Instant::now() + drain_timeout;
+        announce_drain(&self.broker, drain_timeout).await;
         self.stop.cancel();
         self.broker.close_all(ReasonCode::ServerShuttingDown);
-        close_lbs(&self.broker, self.drain_timeout).await;
+        close_lbs(&self.broker, drain_timeout).await;
         let drained = workers.await?;
         self.broker.end_all(clock());
         // The bridge is told to stop when every connected peer has what was published, or time is up.
@@ -250,6 +268,7 @@ impl Driver {
         if let Some(voter) = self.voter {
             voter.stop();
         }
+        watching.abort();
         expiry.abort();
         control.abort();
         reloader.abort();
@@ -355,6 +374,8 @@ fn state_of(
             "version": env!("CARGO_PKG_VERSION"),
             "host": host,
             "health": *health.borrow(),
+            "trouble": trouble::of(broker),
+            "store": trouble::store(broker),
             "uptime_seconds": clock().saturating_duration_since(*started).as_secs(),
             "readiness": broker.cluster.readiness().word(),
             "connections": broker.connections(),

@@ -58,6 +58,7 @@ pub mod stream;
 pub mod subscriptions;
 pub mod sys;
 pub mod trace;
+pub mod trouble;
 pub mod view;
 pub mod websocket;
 

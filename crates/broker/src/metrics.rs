@@ -131,7 +131,8 @@ fn traffic(text: &mut Exposition, counters: &Counters) {
     text.family("evermq_broker_dropped_total", Is::Counter, "Messages that were not delivered or kept, by cause.")
         .sample(&[("cause", "queue_full")], read(&counters.dropped).saturating_sub(read(&counters.exhausted)))
         .sample(&[("cause", "queues_full")], read(&counters.exhausted))
-        .sample(&[("cause", "retained_full")], read(&counters.retained_refused));
+        .sample(&[("cause", "retained_full")], read(&counters.retained_refused))
+        .sample(&[("cause", "rules_changed")], read(&counters.withdrawn));
 }
 
 fn refusals(text: &mut Exposition, counters: &Counters) {

@@ -6,6 +6,7 @@
 //!
 //! Pure.
 
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use evermq_config::broker::Admission;
@@ -22,10 +23,16 @@ pub struct Rates {
     pub bytes: Option<u64>,
 }
 
-/// What one client has sent, as far as it counts.
-#[derive(Debug)]
+/// The same for all connections, which look here as they go on. Zero for no bound.
+#[derive(Debug, Default)]
+pub struct SharedRates {
+    messages: AtomicU32,
+    bytes: AtomicU64,
+}
+
+/// What one client has sent, as far as it counts. By default it has sent nothing.
+#[derive(Debug, Default)]
 pub struct Meter {
-    rates: Rates,
     messages_paid: Option<Instant>,
     bytes_paid: Option<Instant>,
 }
@@ -39,17 +46,28 @@ impl Rates {
     }
 }
 
-impl Meter {
-    /// Of a client that has sent nothing.
-    #[must_use]
-    pub fn new(rates: Rates) -> Self {
-        Self { rates, messages_paid: None, bytes_paid: None }
+impl SharedRates {
+    /// Other ones, for who is connected too.
+    pub fn set(&self, rates: Option<Rates>) {
+        let (messages, bytes) = rates.map_or((None, None), |rates| (rates.messages, rates.bytes));
+        self.messages.store(messages.unwrap_or(0), Ordering::Relaxed);
+        self.bytes.store(bytes.unwrap_or(0), Ordering::Relaxed);
     }
 
+    /// Those of now; none where nothing is to be counted.
+    #[must_use]
+    pub fn get(&self) -> Option<Rates> {
+        let (messages, bytes) = (self.messages.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
+        let rates = Rates { messages: (messages > 0).then_some(messages), bytes: (bytes > 0).then_some(bytes) };
+        (messages > 0 || bytes > 0).then_some(rates)
+    }
+}
+
+impl Meter {
     /// So much has come. Gives when the client may be read from again, if not now.
-    pub fn handle_messages(&mut self, messages: u64, bytes: u64, now: Instant) -> Option<Instant> {
-        let messages = charge(&mut self.messages_paid, messages, self.rates.messages.map(u64::from), now);
-        let bytes = charge(&mut self.bytes_paid, bytes, self.rates.bytes, now);
+    pub fn handle_messages(&mut self, rates: Rates, messages: u64, bytes: u64, now: Instant) -> Option<Instant> {
+        let messages = charge(&mut self.messages_paid, messages, rates.messages.map(u64::from), now);
+        let bytes = charge(&mut self.bytes_paid, bytes, rates.bytes, now);
         messages.max(bytes)
     }
 }
@@ -74,22 +92,22 @@ mod tests {
     #[test]
     fn a_burst_of_a_second_goes_through_and_the_rest_at_the_rate() {
         let start = clock();
-        let mut meter = Meter::new(Rates { messages: Some(10), bytes: None });
-        assert_eq!(meter.handle_messages(10, 1 << 40, start), None);
-        assert_eq!(meter.handle_messages(1, 0, start), Some(start + Duration::from_millis(100)));
+        let (rates, mut meter) = (Rates { messages: Some(10), bytes: None }, Meter::default());
+        assert_eq!(meter.handle_messages(rates, 10, 1 << 40, start), None);
+        assert_eq!(meter.handle_messages(rates, 1, 0, start), Some(start + Duration::from_millis(100)));
         let later = start + Duration::from_millis(1100);
-        assert_eq!(meter.handle_messages(10, 0, later), None, "all of it is paid for");
-        assert_eq!(meter.handle_messages(10, 0, later), Some(later + Duration::from_secs(1)));
+        assert_eq!(meter.handle_messages(rates, 10, 0, later), None, "all of it is paid for");
+        assert_eq!(meter.handle_messages(rates, 10, 0, later), Some(later + Duration::from_secs(1)));
         let rested = later + Duration::from_secs(60);
-        assert_eq!(meter.handle_messages(10, 0, rested), None, "who was silent has a burst again, and no more");
-        assert!(meter.handle_messages(1, 0, rested).is_some());
+        assert_eq!(meter.handle_messages(rates, 10, 0, rested), None, "who was silent has a burst again, and no more");
+        assert!(meter.handle_messages(rates, 1, 0, rested).is_some());
     }
 
     #[test]
     fn whichever_is_worse_counts() {
         let start = clock();
-        let mut meter = Meter::new(Rates { messages: Some(1000), bytes: Some(1000) });
-        assert_eq!(meter.handle_messages(1, 3000, start), Some(start + Duration::from_secs(2)));
+        let (rates, mut meter) = (Rates { messages: Some(1000), bytes: Some(1000) }, Meter::default());
+        assert_eq!(meter.handle_messages(rates, 1, 3000, start), Some(start + Duration::from_secs(2)));
         assert_eq!(Rates::new(&evermq_config::broker::Broker::default().admission), None);
     }
 
@@ -100,11 +118,11 @@ mod tests {
             batches in proptest::collection::vec((1_u64..500, 0_u64..50), 1..200),
         ) {
             let start = clock();
-            let mut meter = Meter::new(Rates { messages: Some(rate), bytes: None });
+            let (rates, mut meter) = (Rates { messages: Some(rate), bytes: None }, Meter::default());
             let (mut now, mut sent, mut last) = (start, 0, 0);
             for (count, pause) in batches {
                 now += Duration::from_millis(pause);
-                let until = meter.handle_messages(count, 0, now);
+                let until = meter.handle_messages(rates, count, 0, now);
                 sent += count;
                 last = last.max(count);
                 now = until.unwrap_or(now);

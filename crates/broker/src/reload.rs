@@ -18,22 +18,28 @@ mod plan;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use evermq_bridge::Bridge;
+use evermq_config::broker::Broker;
 use evermq_config::{BrokerConfig, Report, Severity};
 use evermq_daemon::command::{ConfigError, ConfigSource};
 use evermq_daemon::control::{Answer, Requests};
 use evermq_daemon::tls::Material;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::plan::{Plan, in_force, plan};
 use crate::auth;
 use crate::auth::access::InForce;
 use crate::auth::tls::{Configs, Doors};
-use crate::broker::Broker;
+use crate::broker::{AccessApplied, Broker as Sessions};
+use crate::connection::clock;
+use crate::listener::conditions::{self, Conditions};
 use crate::places::Places;
+use crate::rate::Rates;
+use crate::retained;
 use crate::session::Limits;
 
 /// Requests that wait: a person's and a signal's; more ask for nothing else.
@@ -52,11 +58,17 @@ pub struct Reloader {
     /// What is in force.
     pub config: BrokerConfig,
     /// Sessions, and who may have one.
-    pub broker: Arc<Broker>,
+    pub broker: Arc<Sessions>,
     /// Certificates of the listeners.
     pub doors: Arc<Doors>,
     /// How many may come.
     pub places: Arc<Places>,
+    /// What holds for who comes.
+    pub conditions: conditions::Shared,
+    /// Threads that receive connections.
+    pub workers: usize,
+    /// How often `$SYS` topics are published.
+    pub sys_interval: watch::Sender<Option<Duration>>,
     /// Certificates towards the other brokers.
     pub bridge: Arc<Bridge>,
     /// What the files held.
@@ -113,24 +125,38 @@ impl Reloader {
         let plan = plan(&self.config, &config);
         self.bridge.renew(&material).map_err(|error| error.to_string())?;
         self.doors.replace(configs);
-        self.places.set_limits(config.broker.admission);
-        self.broker.set_limits(Limits::new(&config.broker));
+        self.put_limits_in_force(&config.broker);
         self.broker.access.replace(access);
         // After that nobody comes in by the old rules, so everybody who did is found.
-        let closed = self.broker.apply_access();
+        let applied = self.broker.apply_access(clock());
         let files_changed = std::mem::replace(&mut self.files, files) != files;
         self.config = in_force(&self.config, config);
-        Ok(self.say(&plan, files_changed, closed))
+        Ok(self.say(&plan, files_changed, applied))
     }
 
-    fn say(&self, plan: &Plan, files_changed: bool, closed: usize) -> Value {
-        for key in &plan.restart {
-            tracing::warn!(key, "changed in the cluster file, and needs a restart of evermq-broker");
+    fn put_limits_in_force(&self, broker: &Broker) {
+        self.places.set_limits(broker.admission);
+        self.conditions.store(Arc::new(Conditions::new(broker, self.workers)));
+        self.broker.rates.set(Rates::new(&broker.admission));
+        let retained = retained::Bounds { messages: broker.max_retained_messages, bytes: broker.max_retained_bytes };
+        self.broker.router.set_retained_bounds(retained);
+        self.broker.set_limits(Limits::new(broker));
+        self.sys_interval
+            .send_if_modified(|interval| std::mem::replace(interval, broker.sys_interval) != broker.sys_interval);
+    }
+
+    fn say(&self, plan: &Plan, files_changed: bool, access: AccessApplied) -> Value {
+        let AccessApplied { closed, withdrawn } = access;
+        for (key, reason) in &plan.restart {
+            tracing::warn!(key, reason, "changed in the cluster file, and needs a restart of evermq-broker");
         }
+        let keys: Vec<_> = plan.restart.iter().map(|(key, _)| *key).collect();
+        let why: serde_json::Map<String, Value> =
+            plan.restart.iter().map(|(key, reason)| ((*key).to_owned(), (*reason).into())).collect();
         let changed = !plan.is_empty() || files_changed;
         if changed {
             let applied = plan.applied.join("; ");
-            tracing::info!(applied, files = files_changed, closed, "the cluster file is in force");
+            tracing::info!(applied, files = files_changed, closed, withdrawn, "the cluster file is in force");
         } else {
             tracing::info!("the cluster file says nothing else for this host");
         }
@@ -140,7 +166,9 @@ impl Reloader {
             "applied": plan.applied,
             "files": files_changed,
             "closed": closed,
-            "restart": plan.restart,
+            "withdrawn": withdrawn,
+            "restart": keys,
+            "why": why,
         })
     }
 }

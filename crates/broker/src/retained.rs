@@ -74,7 +74,8 @@ pub struct Retained {
     messages: AtomicUsize,
     deletions: AtomicUsize,
     bytes: AtomicUsize,
-    bounds: Bounds,
+    most_messages: AtomicUsize,
+    most_bytes: AtomicUsize,
     hasher: BuildHasherDefault<DefaultHasher>,
 }
 
@@ -91,9 +92,16 @@ impl Retained {
             messages: AtomicUsize::new(0),
             deletions: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
-            bounds,
+            most_messages: AtomicUsize::new(bounds.messages),
+            most_bytes: AtomicUsize::new(bounds.bytes),
             hasher: BuildHasherDefault::default(),
         }
+    }
+
+    /// Other bounds. What is there stays; nothing is added until there is room.
+    pub fn set_bounds(&self, bounds: Bounds) {
+        self.most_messages.store(bounds.messages, Relaxed);
+        self.most_bytes.store(bounds.bytes, Relaxed);
     }
 
     /// Keeps `new` as the last one of its topic, unless a newer one is there. If it is to be kept, `own` makes it what
@@ -107,12 +115,12 @@ impl Retained {
         }
         let replaces = held.is_some_and(|held| is_deletion(held) == is_deletion(new));
         let held_bytes = held.map_or(0, |held| size(held));
-        if !replaces && self.count(new).load(Relaxed) >= self.bounds.messages {
+        if !replaces && self.count(new).load(Relaxed) >= self.most_messages.load(Relaxed) {
             return Kept::Full;
         }
         // A deletion makes room; what replaces a smaller message needs some.
         let grown = (self.bytes.load(Relaxed) - held_bytes).saturating_add(size(new));
-        if size(new) > held_bytes && grown > self.bounds.bytes {
+        if size(new) > held_bytes && grown > self.most_bytes.load(Relaxed) {
             return Kept::Full;
         }
         if let Some(held) = held {

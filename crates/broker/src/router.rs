@@ -80,6 +80,11 @@ impl Router {
         }
     }
 
+    /// Other bounds of the retained messages.
+    pub fn set_retained_bounds(&self, bounds: retained::Bounds) {
+        self.retained.set_bounds(bounds);
+    }
+
     /// Gives `message` to its subscribers, and to the retained store if it asks for that. `from` is the key of the mailbox
     /// of the client that published it here.
     pub fn route(&self, message: Arc<Message>, from: Option<u64>, wakes: &mut Wakes) -> Routed {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::Args;
-use evermq_access::{AclFile, PasswordFile};
+use evermq_access::{AclFile, Effort, PasswordFile};
 use evermq_config::cluster::Host;
 use evermq_config::vip::{Adverts, VirtualRouter};
 use evermq_config::{Cluster, Problem, Report, Severity};
@@ -122,8 +122,8 @@ impl Scope {
         let mut problems = Vec::new();
         if is_broker {
             let told = |report: Result<Report, Report>| report.unwrap_or_else(|errors| errors).problems;
-            problems
-                .extend(auth.password_file.iter().flat_map(|path| told(PasswordFile::load(path).map(|read| read.1))));
+            let passwords = |path| told(PasswordFile::load(path, Effort::All).map(|read| read.1));
+            problems.extend(auth.password_file.iter().flat_map(|path| passwords(path)));
             problems.extend(auth.acl_file.iter().flat_map(|path| told(AclFile::load(path).map(|read| read.1))));
             let since_1970 = now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             if let Err(error) = Revocations::load("broker.auth.crl", &auth.crl, since_1970) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use evermq_access::{Hash, PasswordFile, passwords};
+use evermq_access::{Effort, Hash, PasswordFile, passwords};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::termios::{self, LocalFlags, SetArg};
 use zeroize::Zeroizing;
@@ -119,7 +119,8 @@ fn change(args: &PasswdArgs) -> Result<(), PasswdError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !args.delete => String::new(),
         Err(error) => return Err(failed("read", &args.file)(error)),
     };
-    PasswordFile::parse(&args.file, text.as_bytes()).map_err(PasswdError::File)?;
+    // A user with the empty password is what this may be called for.
+    PasswordFile::parse(&args.file, text.as_bytes(), Effort::None).map_err(PasswdError::File)?;
     let changed = match hash {
         Some(hash) => passwords::with_user(&text, &args.user, &hash),
         None => passwords::without_user(&text, &args.user)

@@ -94,10 +94,7 @@ impl Outcome {
 
 /// What was done, and what has to be done besides.
 fn words(done: &Value) -> String {
-    let keys = |key: &str| {
-        let keys = done[key].as_array().into_iter().flatten().filter_map(Value::as_str);
-        keys.collect::<Vec<_>>().join(", ")
-    };
+    let keys = |key: &str| done[key].as_array().into_iter().flatten().filter_map(Value::as_str);
     let mut text = if done["changed"] == false {
         "the file says nothing else for this host".to_owned()
     } else {
@@ -106,9 +103,16 @@ fn words(done: &Value) -> String {
     if let Some(closed) = done["closed"].as_u64().filter(|closed| *closed > 0) {
         text.push_str(&format!("; clients closed: {closed}"));
     }
-    let restart = keys("restart");
+    if let Some(withdrawn) = done["withdrawn"].as_u64().filter(|withdrawn| *withdrawn > 0) {
+        text.push_str(&format!("; messages that waited and may not be had any more: {withdrawn}"));
+    }
+    let why = |key: &str| match done["why"][key].as_str() {
+        Some(reason) => format!("{key} ({reason})"),
+        None => key.to_owned(),
+    };
+    let restart: Vec<_> = keys("restart").map(why).collect();
     if !restart.is_empty() {
-        text.push_str(&format!(", but for what needs a restart: {restart}"));
+        text.push_str(&format!(", but for what needs a restart: {}", restart.join(", ")));
     }
     text
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use evermq_access::filters::{self, Filters, Grant};
 use evermq_access::passwords::{check_name, with_user, without_user};
 use evermq_access::substitution::Subject;
-use evermq_access::{AclFile, PasswordFile, Rules};
+use evermq_access::{AclFile, Effort, PasswordFile, Rules};
 use evermq_mqtt::{Text, TopicFilter, TopicName};
 use libfuzzer_sys::fuzz_target;
 
@@ -74,7 +74,7 @@ fn tree(lines: &[&str], names: &[TopicName]) {
 }
 
 fn password_file(bytes: &[u8], user: &str) {
-    let parsed = PasswordFile::parse(Path::new("passwords"), bytes);
+    let parsed = PasswordFile::parse(Path::new("passwords"), bytes, Effort::None);
     if let Err(report) = &parsed {
         assert!(report.has_errors() && !format!("{report:?}").is_empty());
     }
@@ -83,11 +83,13 @@ fn password_file(bytes: &[u8], user: &str) {
         return;
     }
     let with = with_user(text, user, HASH);
-    let (more, _) = PasswordFile::parse(Path::new("passwords"), with.as_bytes()).expect("a file that was good");
+    let (more, _) =
+        PasswordFile::parse(Path::new("passwords"), with.as_bytes(), Effort::None).expect("a file that was good");
     assert!(more.get(user).is_some());
     assert_eq!(more.len(), file.len() + usize::from(file.get(user).is_none()));
     let without = without_user(&with, user).expect("a user that is there");
-    let (less, _) = PasswordFile::parse(Path::new("passwords"), without.as_bytes()).expect("a file that was good");
+    let (less, _) =
+        PasswordFile::parse(Path::new("passwords"), without.as_bytes(), Effort::None).expect("a file that was good");
     assert!(less.get(user).is_none());
     assert_eq!(less.len() + 1, more.len());
 }

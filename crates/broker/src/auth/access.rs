@@ -5,7 +5,8 @@
 //! | an lb of the cluster, on its own behalf | let in without a user name and without rules |
 //! | shows a certificate that has the wanted name | that user; a user name in its CONNECT says nothing and is not looked at |
 //! | shows a certificate without that name | to have a password; never anonymous |
-//! | has a user name, and there is a password file | that user, if the password is right |
+//! | names an authentication method | whom its mechanism says |
+//! | has a user name, and there is a password file | that user, if the password is right; never without one, or with an empty one |
 //! | has neither, or a user name where there is no password file | anonymous, where that is allowed |
 //!
 //! The certificate wins as it does with mosquitto's `use_identity_as_username`: it proves who the client is, and a name that a
@@ -19,16 +20,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use evermq_access::rules::BadRule;
 use evermq_access::substitution::Subject;
-use evermq_access::{AclFile, Hash, PasswordFile, Permits, Rules};
+use evermq_access::{AclFile, Effort, Hash, PasswordFile, Permits, Rules};
 use evermq_config::broker::{Anonymous, Broker, CertificateIdentity};
 use evermq_config::{Report, Severity};
 use evermq_daemon::tls::Revocations;
 use evermq_mqtt::packet::Connect;
-use evermq_mqtt::{ReasonCode, Version};
 
 use super::Client;
 use super::certificate::{Certificate, Nameless, name_of};
-use super::verify::Verifier;
+use super::refusal::{REASONS, Refusal};
+use super::verify::{Turn, Verifier, Wrong};
 
 /// Everything that decides who gets in.
 #[derive(Debug)]
@@ -79,27 +80,14 @@ enum Proof {
     Lb(Option<Arc<Certificate>>),
     Certificate(Arc<Certificate>),
     Password(Arc<Hash>),
+    /// AUTH packets; and this certificate, which opened the door.
+    Mechanism(Option<Arc<Certificate>>),
     /// Not at all.
     Anonymous {
         listener: Arc<str>,
         is_local: bool,
     },
 }
-
-/// A client that may not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// No user of that name, or another password.
-    BadPassword,
-    /// Neither a certificate nor a password.
-    Nobody,
-    /// A certificate without the wanted name.
-    Nameless,
-    /// The load balancer does not say what the certificate is called.
-    Untold,
-}
-
-const REASONS: usize = 4;
 
 impl InForce {
     /// Reads the files that `broker` names. What they say and should perhaps not comes back too. `revocations` are those that
@@ -111,7 +99,8 @@ impl InForce {
         let auth = &broker.auth;
         let mut warnings = Report::default();
         let mut note = |report: Report| warnings.problems.extend(report.problems);
-        let passwords = read(auth.password_file.as_ref(), PasswordFile::load, &mut note)?;
+        let load = |path: &std::path::Path| PasswordFile::load(path, Effort::Little);
+        let passwords = read(auth.password_file.as_ref(), load, &mut note)?;
         let file = read(auth.acl_file.as_ref(), AclFile::load, &mut note)?;
         let listeners = broker.listeners.iter();
         let in_force = Self {
@@ -139,7 +128,7 @@ impl InForce {
     /// Why a client that got in before would not get in now.
     fn objection(&self, login: &Login) -> Option<&'static str> {
         match &login.proof {
-            Proof::Lb(certificate) => {
+            Proof::Lb(certificate) | Proof::Mechanism(certificate) => {
                 let certificate = certificate.as_ref()?;
                 certificate.is_revoked(&self.revocations).then_some("certificate revoked")
             }
@@ -199,15 +188,45 @@ impl Access {
     ///
     /// # Errors
     /// It may not come in; the reason is logged.
-    pub async fn admit(&self, client: &Client, connect: &Connect) -> Result<Login, Refusal> {
+    pub async fn admit(&self, client: &Client, connect: &Connect, turn: &Turn<'_>) -> Result<Login, Refusal> {
         // Before the rules: a login by older rules than its epoch says would never be asked about again.
-        let epoch = self.epoch.load(Ordering::SeqCst);
+        let epoch = self.epoch();
         let in_force = self.in_force.load_full();
-        let admitted = self.identify(&in_force, client, connect).await;
+        let admitted = self.identify(&in_force, client, connect, turn).await;
+        self.conclude(admitted, epoch, &in_force, client, connect)
+    }
+
+    /// The same for a client whom a mechanism has found to be `user`, while `epoch` was that of the rules or a later one.
+    ///
+    /// # Errors
+    /// It may not come in; the reason is logged.
+    pub fn admit_as(&self, client: &Client, connect: &Connect, user: &Arc<str>, epoch: u64) -> Result<Login, Refusal> {
+        let in_force = self.in_force.load_full();
+        let admitted = match &client.certificate {
+            Some(certificate) if certificate.is_revoked(&in_force.revocations) => Err(Refusal::Revoked),
+            certificate => Ok((Some(Arc::clone(user)), Proof::Mechanism(certificate.clone()))),
+        };
+        self.conclude(admitted, epoch, &in_force, client, connect)
+    }
+
+    /// Counts what has been put in force.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    fn conclude(
+        &self,
+        admitted: Result<(Option<Arc<str>>, Proof), Refusal>,
+        epoch: u64,
+        in_force: &InForce,
+        client: &Client,
+        connect: &Connect,
+    ) -> Result<Login, Refusal> {
         match admitted {
             Ok((user, proof)) => Ok(Login { user, proof, epoch }),
             Err(refusal) => {
-                self.tell(refusal, &in_force, client, connect);
+                self.tell(refusal, in_force, client, connect);
                 Err(refusal)
             }
         }
@@ -218,7 +237,11 @@ impl Access {
         in_force: &InForce,
         client: &Client,
         connect: &Connect,
+        turn: &Turn<'_>,
     ) -> Result<(Option<Arc<str>>, Proof), Refusal> {
+        if client.certificate.as_ref().is_some_and(|certificate| certificate.is_revoked(&in_force.revocations)) {
+            return Err(Refusal::Revoked);
+        }
         if client.is_lb {
             return Ok((None, Proof::Lb(client.certificate.clone())));
         }
@@ -231,9 +254,14 @@ impl Access {
             },
         };
         if let (Some(file), Some(user)) = (&in_force.passwords, &connect.username) {
-            let password = connect.password.as_deref().unwrap_or_default();
-            let hash = self.verifier.check(file, user, password).await.ok_or(Refusal::BadPassword)?;
-            return Ok((Some(user.as_str().into()), Proof::Password(hash)));
+            // Whatever the file says of the user: what everybody knows proves nothing.
+            let password = connect.password.as_deref().filter(|password| !password.is_empty());
+            let password = password.ok_or(Refusal::NoPassword)?;
+            return match self.verifier.check(file, user, password, turn).await {
+                Ok(hash) => Ok((Some(user.as_str().into()), Proof::Password(hash))),
+                Err(Wrong::Password) => Err(Refusal::BadPassword),
+                Err(Wrong::TooOften) => Err(Refusal::TooOften),
+            };
         }
         if let Some(refusal) = nameless {
             return Err(refusal);
@@ -268,10 +296,10 @@ impl Access {
         self.in_force.load().objection(login)
     }
 
-    /// The same for one that is just coming in: asked only if the rules have changed since it was admitted.
+    /// Whether other rules have been put in force since this client was admitted.
     #[must_use]
-    pub fn has_objection(&self, login: &Login) -> bool {
-        login.epoch != self.epoch.load(Ordering::SeqCst) && self.objection(login).is_some()
+    pub fn is_newer_than(&self, login: &Login) -> bool {
+        login.epoch != self.epoch()
     }
 
     /// The first time for each reason where operators look, then where developers do: strangers may come in thousands.
@@ -301,40 +329,6 @@ impl Login {
     #[must_use]
     pub fn of(user: &str) -> Self {
         Self { user: Some(user.into()), proof: Proof::Certificate(Arc::default()), epoch: 1 }
-    }
-}
-
-impl Refusal {
-    /// For the CONNACK: 0x86 and 0x87 (§3.2.2.2). Before MQTT 5.0 always 5: 4 is for malformed ones (3.1.1 §3.2.2.3).
-    #[must_use]
-    pub const fn reason(self, version: Version) -> ReasonCode {
-        match (self, version) {
-            (Self::BadPassword, Version::V5) => ReasonCode::BadUserNameOrPassword,
-            (Self::BadPassword, Version::V3 | Version::V4)
-            | (Self::Nobody | Self::Nameless | Self::Untold, Version::V3 | Version::V4 | Version::V5) => {
-                ReasonCode::NotAuthorized
-            }
-        }
-    }
-
-    /// For the log: why, and what to do.
-    #[must_use]
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::BadPassword => "wrong user name or password, or there is no broker.auth.password_file",
-            Self::Nobody => {
-                "neither a certificate nor a password, and broker.auth.anonymous does not let it in: give it one of them, or set \
-                 anonymous for its listener"
-            }
-            Self::Nameless => {
-                "its certificate has no name of the kind that broker.auth.identity asks for, and it has no password: make it \
-                 another certificate"
-            }
-            Self::Untold => {
-                "TLS ended at the lb, which tells the common name and the subject only: let TLS pass through the lb, or set \
-                 broker.auth.identity to \"cn\" or \"subject\""
-            }
-        }
     }
 }
 

@@ -4,10 +4,13 @@ use evermq_mqtt::packet::{ConnAck, Disconnect};
 use tokio::io::DuplexStream;
 
 use super::*;
-use crate::auth::{self, Login};
+use crate::auth;
+use crate::auth::introduction::{Introduction, introduce};
+use crate::auth::verify::Turn;
 use crate::broker::Broker;
 use crate::broker::tests::{broker, connect};
-use crate::connection::{Connection, Terms, clock};
+use crate::connection::{Connection, clock};
+use crate::listener::door::Versions;
 
 /// Asks the client to say "please" twice.
 #[derive(Debug)]
@@ -31,7 +34,8 @@ impl Mechanism for Polite {
 impl Exchange for Asking {
     fn handle_data(&mut self, data: Option<&Bytes>) -> Answer {
         match data.map(|data| &data[..]) {
-            Some(b"please") if self.asked => Answer::Accept(Some(Bytes::from_static(b"welcome"))),
+            Some(b"please") if self.asked => Answer::Accept("anna".into(), Some(Bytes::from_static(b"welcome"))),
+            Some(b"it is bob") if self.asked => Answer::Accept("bob".into(), None),
             Some(b"please") => {
                 self.asked = true;
                 Answer::Continue(Some(Bytes::from_static(b"again")))
@@ -66,8 +70,11 @@ impl Client {
         let broker = Arc::clone(broker);
         tokio::spawn(async move {
             let (connect, mut unread) = crate::admission::read_connect(&mut server, 1 << 16).await.unwrap();
-            let authenticated = match exchange(&mut server, &mut unread, &connect, &broker.mechanisms).await {
-                Ok(authenticated) => authenticated,
+            let client = auth::Client::local();
+            let from_it = (&mut server, &mut unread);
+            let introduced = introduce(from_it, &connect, &client, Versions::ALL, &broker, &Turn::FREE).await;
+            let Introduction { login, authenticated } = match introduced {
+                Ok(introduction) => introduction,
                 Err(error) => {
                     if let Some(reason) = error.reason() {
                         crate::admission::refuse(&mut server, Version::V5, None, reason).await.unwrap();
@@ -75,10 +82,8 @@ impl Client {
                     return;
                 }
             };
-            let accepted =
-                broker.connect_as(connect, &auth::Client::local(), Login::anonymous(), authenticated, clock()).unwrap();
-            let terms = Terms { max_packet_size: broker.limits().max_packet_size, meter: None };
-            Connection::new(server, broker, Version::V5, accepted, unread, terms).await;
+            let accepted = broker.connect_as(connect, &client, login, authenticated, clock()).unwrap();
+            Connection::new(server, broker, Version::V5, accepted, unread).await;
         });
         Self { stream, received: BytesMut::new() }
     }
@@ -157,6 +162,20 @@ async fn an_exchange_before_connack_and_one_after_it() {
         client.send(Packet::Auth(auth(ReasonCode::ContinueAuthentication, "POLITE", "please"))).await;
         assert_eq!(client.receive().await, Some(Packet::Auth(auth(ReasonCode::Success, "POLITE", "welcome"))));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_authenticated_is_that_user_and_stays_it() {
+    let broker = polite();
+    let mut client = Client::let_in(&broker).await;
+    let session = broker.registry.get(&text("c")).unwrap();
+    assert_eq!(session.lock().session.user().map(AsRef::as_ref), Some("anna"));
+    assert_eq!(session.lock().session.login().and_then(|login| login.user.as_deref()), Some("anna"));
+
+    client.send(Packet::Auth(auth(ReasonCode::ReAuthenticate, "POLITE", "please"))).await;
+    assert!(matches!(client.receive().await, Some(Packet::Auth(_))));
+    client.send(Packet::Auth(auth(ReasonCode::ContinueAuthentication, "POLITE", "it is bob"))).await;
+    client.closed_with(ReasonCode::NotAuthorized).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -62,7 +62,9 @@ impl Broker {
         }
         // Records that it has no connection, if it had one, and remembers when it is due.
         let permits = self.access.permits_of(mailbox.lock().session.user().map(AsRef::as_ref), mailbox.client_id());
-        self.update(&mailbox, now, |session| session.set_permits(permits));
+        self.update(&mailbox, now, |session| {
+            session.set_permits(permits);
+        });
     }
 }
 

@@ -22,13 +22,12 @@ impl Pair {
     }
 
     async fn metered(connect: Connect, pipe: usize, rates: Option<Rates>) -> Self {
-        let meter = rates.map(|rates| Box::new(Meter::new(rates)));
         let (broker, mesh) = broker();
         let (client, server) = tokio::io::duplex(pipe);
         let version = connect.version;
-        let terms = Terms { max_packet_size: broker.limits().max_packet_size, meter };
+        broker.rates.set(rates);
         let accepted = broker.connect(connect, clock()).unwrap();
-        let connection = Connection::new(server, Arc::clone(&broker), version, accepted, BytesMut::new(), terms);
+        let connection = Connection::new(server, Arc::clone(&broker), version, accepted, BytesMut::new());
         let mut pair = Self { client, received: BytesMut::new(), mesh, broker, task: tokio::spawn(connection) };
         assert!(matches!(pair.receive().await, Some(Packet::ConnAck(_))));
         pair

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evermq_daemon::metrics::{self, Text};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +18,7 @@ use crate::sys::{Sys, message};
 pub(super) fn show(
     desk: &Arc<Desk>,
     metrics: Option<TcpListener>,
-    sys_interval: Option<Duration>,
+    sys_interval: watch::Receiver<Option<Duration>>,
     shutdown: &CancellationToken,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
@@ -30,22 +31,37 @@ pub(super) fn show(
             }
         });
     }
-    if let Some(interval) = sys_interval {
-        tasks.spawn(publish_sys(Arc::clone(desk), interval, shutdown.clone()));
-    }
+    tasks.spawn(publish_sys(Arc::clone(desk), sys_interval, shutdown.clone()));
     tasks
 }
 
 /// Every wait here can be dropped at any time.
-async fn publish_sys(desk: Arc<Desk>, interval: Duration, shutdown: CancellationToken) {
+async fn publish_sys(desk: Arc<Desk>, mut interval: watch::Receiver<Option<Duration>>, shutdown: CancellationToken) {
     let mut sys = Sys::default();
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut next = None;
     loop {
+        let period = *interval.borrow_and_update();
+        let due = async {
+            match (period, next) {
+                (Some(_), Some(at)) => tokio::time::sleep_until(at).await,
+                // The first ones at once.
+                (Some(_), None) => {}
+                (None, _) => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = shutdown.cancelled() => return,
-            _ = ticks.tick() => {}
+            changed = interval.changed() => match changed {
+                Ok(()) => {
+                    next = None;
+                    continue;
+                }
+                // Nobody is left who could change it: the broker stops.
+                Err(_) => return,
+            },
+            () = due => {}
         }
+        next = period.map(|period| tokio::time::Instant::now() + period);
         let now = clock();
         let mut wakes = Wakes::default();
         for (topic, value) in sys.handle_figures(desk.figures(now), now) {

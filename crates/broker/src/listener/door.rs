@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evermq_config::broker::{Broker, ClientCertificates, Listener, Protocol};
+use evermq_config::broker::{ClientCertificates, Listener, Protocol};
 use evermq_mqtt::Version;
 
 use crate::auth::tls::Doors;
@@ -21,8 +21,8 @@ pub struct Door {
     pub protocol: Protocol,
     /// Through this listener, if it has a limit of its own.
     pub places: Option<ListenerPlaces>,
-    /// Bytes of a packet from a client.
-    pub max_packet_size: u32,
+    /// Bytes of a packet from a client, if it has a limit of its own.
+    pub max_packet_size: Option<u32>,
     /// MQTT versions that are served.
     pub versions: Versions,
 }
@@ -77,48 +77,48 @@ impl Versions {
 }
 
 impl Door {
-    fn new(name: &str, broker: &Broker) -> Self {
+    fn new(name: &str) -> Self {
         Self {
             name: name.into(),
             proxy: Proxy::No,
             tls: None,
             protocol: Protocol::Mqtt,
             places: None,
-            max_packet_size: broker.max_packet_size,
+            max_packet_size: None,
             versions: Versions::ALL,
         }
     }
 
     /// `listen`: TLS with client certificates, from load balancers perhaps behind a PROXY protocol header.
     #[must_use]
-    pub fn listen(broker: &Broker, configs: &Arc<Doors>) -> Self {
+    pub fn listen(configs: &Arc<Doors>) -> Self {
         let tls = Tls { configs: Arc::clone(configs), clients: ClientCertificates::Required };
-        Self { proxy: Proxy::Maybe, tls: Some(tls), ..Self::new("tls", broker) }
+        Self { proxy: Proxy::Maybe, tls: Some(tls), ..Self::new("tls") }
     }
 
     /// `listen_plain`: CONNECT comes first.
     #[must_use]
-    pub fn plain(broker: &Broker) -> Self {
-        Self::new("plain", broker)
+    pub fn plain() -> Self {
+        Self::new("plain")
     }
 
     /// `listen_proxy`: a PROXY protocol header, then CONNECT.
     #[must_use]
-    pub fn proxy(broker: &Broker) -> Self {
-        Self { proxy: Proxy::Always, ..Self::new("proxy", broker) }
+    pub fn proxy() -> Self {
+        Self { proxy: Proxy::Always, ..Self::new("proxy") }
     }
 
     /// One of `[[broker.listeners]]`.
     #[must_use]
-    pub fn further(listener: &Listener, broker: &Broker, configs: &Arc<Doors>) -> Self {
+    pub fn further(listener: &Listener, configs: &Arc<Doors>) -> Self {
         let tls = || Tls { configs: Arc::clone(configs), clients: listener.client_certificates };
         Self {
             tls: listener.tls.then(tls),
             protocol: listener.protocol,
             places: listener.max_connections.map(ListenerPlaces::new),
-            max_packet_size: listener.max_packet_size.unwrap_or(broker.max_packet_size).min(broker.max_packet_size),
+            max_packet_size: listener.max_packet_size,
             versions: Versions::of(&listener.protocol_versions),
-            ..Self::new(&listener.name, broker)
+            ..Self::new(&listener.name)
         }
     }
 }

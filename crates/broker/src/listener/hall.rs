@@ -8,12 +8,13 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::task::AbortHandle;
 
+use super::conditions::{self, Conditions};
 use crate::connection::clock;
 use crate::counters::Counters;
 use crate::places::notice::Notice;
@@ -30,6 +31,7 @@ pub struct Hall {
     freed: Notify,
     notice: Notice,
     turnstile: Turnstile,
+    conditions: conditions::Shared,
 }
 
 /// A stranger's place in the hall; left when dropped.
@@ -49,11 +51,13 @@ struct Turnstile(Semaphore);
 pub struct Step<'a>(SemaphorePermit<'a>);
 
 impl Hall {
-    /// An empty one with room for `limit`, who have `timeout` to get in.
+    /// An empty one, under these conditions.
     #[must_use]
-    pub fn new(limit: usize, timeout: Duration) -> Arc<Self> {
+    pub fn new(conditions: conditions::Shared) -> Arc<Self> {
+        let Conditions { handshakes, connect_timeout, .. } = **conditions.load();
         Arc::new(Self {
-            strangers: Mutex::new(Strangers::new(limit, timeout)),
+            conditions,
+            strangers: Mutex::new(Strangers::new(handshakes, connect_timeout)),
             tasks: Mutex::default(),
             freed: Notify::new(),
             notice: Notice::default(),
@@ -66,7 +70,7 @@ impl Hall {
         loop {
             let freed = self.freed.notified();
             let now = clock();
-            if let Some(spot) = self.strangers.lock().enter(source, now) {
+            if let Some(spot) = self.take(source, now) {
                 return Stranger { hall: Arc::clone(self), spot };
             }
             if let Some(times) = self.notice.count(now) {
@@ -86,6 +90,14 @@ impl Hall {
             // Whoever leaves says so; who has been silent for long enough does not.
             let _ = tokio::time::timeout(LOOK, freed).await;
         }
+    }
+
+    /// A place, if there is one under the conditions of now.
+    fn take(&self, source: IpAddr, now: Instant) -> Option<Spot> {
+        let Conditions { handshakes, connect_timeout, .. } = **self.conditions.load();
+        let mut strangers = self.strangers.lock();
+        strangers.set_bounds(handshakes, connect_timeout);
+        strangers.enter(source, now)
     }
 
     /// What is to be ended if the stranger has to go.
@@ -114,11 +126,16 @@ impl Stranger {
     }
 
     /// Does something for it that is for the broker to do: meanwhile it is not silent.
-    pub async fn ours<T>(&self, work: impl Future<Output = T>) -> T {
-        self.hall.strangers.lock().set_waits_for_us(self.spot, true);
+    async fn ours<T>(&self, work: impl Future<Output = T>) -> T {
+        self.set_ours(true);
         let done = work.await;
-        self.hall.strangers.lock().set_waits_for_us(self.spot, false);
+        self.set_ours(false);
         done
+    }
+
+    /// The broker begins to do something for it, or is done.
+    pub fn set_ours(&self, works: bool) {
+        self.hall.strangers.lock().set_waits_for_us(self.spot, works);
     }
 
     /// A load balancer has said where it comes from.
@@ -160,11 +177,14 @@ mod tests {
     use super::*;
 
     const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-    const TIMEOUT: Duration = Duration::from_secs(10);
+    fn hall(handshakes: usize) -> Arc<Hall> {
+        let broker = evermq_config::broker::Broker::default();
+        Hall::new(Conditions { handshakes, ..Conditions::new(&broker, 1) }.shared())
+    }
 
     #[tokio::test]
     async fn between_two_steps_everybody_else_has_a_turn() {
-        let (hall, log) = (Hall::new(10, TIMEOUT), Arc::new(Mutex::new(String::new())));
+        let (hall, log) = (hall(10), Arc::new(Mutex::new(String::new())));
         let mut tasks = tokio::task::JoinSet::new();
         for _ in 0..8 {
             let (hall, log) = (Arc::clone(&hall), Arc::clone(&log));
@@ -191,7 +211,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_is_silent_makes_room_for_who_waits() {
-        let (hall, counters) = (Hall::new(2, TIMEOUT), Counters::default());
+        let (hall, counters) = (hall(2), Counters::default());
         for _ in 0..2 {
             let stranger = hall.enter(HOST, &counters).await;
             let spot = stranger.spot();

@@ -13,16 +13,17 @@ use evermq_mqtt::packet::Connect;
 use evermq_mqtt::{ReasonCode, Version};
 use tokio_util::task::TaskTracker;
 
+use super::Entrance;
 use super::door::{Proxy, Tls};
 use super::hall::Stranger;
-use super::{Door, Entrance};
 use crate::admission::{self, AdmissionError};
-use crate::auth::{Client, Login, Refusal};
-use crate::authentication::{self, Authenticated, AuthenticationError};
-use crate::connection::{Connection, Terms, clock};
+use crate::auth::Client;
+use crate::auth::introduction::{Introduction, introduce as introduce_to};
+use crate::auth::verify::Turn;
+use crate::authentication::AuthenticationError;
+use crate::connection::{Connection, clock};
 use crate::places::{Full, Held};
 use crate::proxy::ProxyError;
-use crate::rate::Meter;
 use crate::stream::{Socket, Stream, TlsStream, Transport, WebSocketStream};
 
 /// A connection that has just been accepted.
@@ -40,9 +41,8 @@ pub(super) struct Newcomer {
 struct Introduced {
     stream: Stream,
     client: Client,
-    login: Result<Login, Refusal>,
-    /// Whether a mechanism has let it in, if it asked for one.
-    authenticated: Result<Option<Authenticated>, ReasonCode>,
+    /// Who it is, or why it may not come in.
+    introduction: Result<Introduction, ReasonCode>,
     connect: Connect,
     /// What came after it.
     unread: BytesMut,
@@ -91,7 +91,7 @@ impl Newcomer {
     /// that comes before.
     pub(super) async fn enter(self, socket: Socket, clients: TaskTracker) {
         let Self { entrance, stranger, mut held, from } = self;
-        let deadline = tokio::time::Instant::now() + entrance.connect_timeout;
+        let deadline = tokio::time::Instant::now() + entrance.conditions.load().connect_timeout;
         let introduced = tokio::select! {
             () = entrance.shutdown.cancelled() => Err(Refused::Stopping),
             done = tokio::time::timeout_at(deadline, introduce(socket, from, &entrance, &stranger, &mut held)) => {
@@ -159,15 +159,18 @@ async fn introduce(
         Protocol::Mqtt => Stream::from(transport),
         Protocol::WebSocket => Stream::WebSocket(WebSocketStream::accept(transport).await?),
     };
-    let (connect, mut unread) = admission::read_connect(&mut stream, door.max_packet_size).await?;
-    let mechanisms = &entrance.broker.mechanisms;
-    let authenticated = match authentication::exchange(&mut stream, &mut unread, &connect, mechanisms).await {
-        Ok(authenticated) => Ok(authenticated),
+    let max_packet_size = entrance.broker.limits().max_packet_size.min(door.max_packet_size.unwrap_or(u32::MAX));
+    let (connect, mut unread) = admission::read_connect(&mut stream, max_packet_size).await?;
+    // While it waits for its turn it takes up room like anybody else.
+    let turn = Turn { source: entrance.places.source(&client), works: &|works| stranger.set_ours(works) };
+    let from_it = (&mut stream, &mut unread);
+    let introduction = introduce_to(from_it, &connect, &client, door.versions, &entrance.broker, &turn).await;
+    let introduction = match introduction {
+        Ok(introduction) => Ok(introduction),
         // Who has said what is wrong waits for an answer.
         Err(error) => Err(error.reason().ok_or(error)?),
     };
-    let login = stranger.ours(entrance.broker.access.admit(&client, &connect)).await;
-    Ok(Introduced { stream, client, login, authenticated, connect, unread })
+    Ok(Introduced { stream, client, introduction, connect, unread })
 }
 
 async fn proxy_header(socket: &mut Socket, from: SocketAddr, entrance: &Entrance) -> Result<Option<Header>, Refused> {
@@ -222,24 +225,17 @@ struct Unopened {
 }
 
 fn open(introduced: Introduced, entrance: &Entrance, held: &mut Held) -> Result<Connection<Stream>, Unopened> {
-    let Introduced { stream, client, login, authenticated, connect, unread } = introduced;
-    let (version, broker, door): (_, _, &Door) = (connect.version, &entrance.broker, &entrance.door);
+    let Introduced { stream, client, introduction, connect, unread } = introduced;
+    let (version, broker) = (connect.version, &entrance.broker);
     let max_packet_size = connect.properties.maximum_packet_size;
     let refuse_for = |stream, reason: ReasonCode, refused| {
         broker.counters.connect_refusals.count(reason);
         Err(Unopened { stream, version, max_packet_size, reason, refused })
     };
     let refuse = |stream, reason: ReasonCode| refuse_for(stream, reason, Refused::Connect(reason.name()));
-    if !door.versions.contains(version) {
-        return refuse(stream, ReasonCode::UnsupportedProtocolVersion);
-    }
-    let authenticated = match authenticated {
-        Ok(authenticated) => authenticated,
+    let Introduction { login, authenticated } = match introduction {
+        Ok(introduction) => introduction,
         Err(reason) => return refuse(stream, reason),
-    };
-    let login = match login {
-        Ok(login) => login,
-        Err(refusal) => return refuse(stream, refusal.reason(version)),
     };
     if let Some(user) = login.user.as_deref() {
         let replaces = || broker.is_connected(&connect.client_id);
@@ -259,9 +255,7 @@ fn open(introduced: Introduced, entrance: &Entrance, held: &mut Held) -> Result<
             );
             // What was read with the CONNECT is little, as a rule nothing; its buffer was made for the CONNECT.
             let unread = if unread.is_empty() { BytesMut::new() } else { unread };
-            let meter = entrance.rates.map(|rates| Box::new(Meter::new(rates)));
-            let terms = Terms { max_packet_size: door.max_packet_size, meter };
-            Ok(Connection::new(stream, Arc::clone(broker), version, accepted, unread, terms))
+            Ok(Connection::new(stream, Arc::clone(broker), version, accepted, unread))
         }
         Err(reason) => refuse(stream, reason),
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`door`] | one listener's rules |
 //! | [`bind`] | its sockets |
+//! | [`conditions`] | what holds for those who come, which a reload may change |
 //! | [`reception`] | all of them, and the workers |
 //! | [`hall`] | where a worker's strangers wait, and whose turn it is |
 //! | [`handshake`] | PROXY protocol, TLS, WebSocket, CONNECT |
@@ -13,6 +14,7 @@
 //! its CONNECT it ends at once when the broker stops.
 
 pub mod bind;
+pub mod conditions;
 pub mod door;
 pub mod hall;
 mod handshake;
@@ -24,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use evermq_daemon::listen::{self, SocketOptions};
+use evermq_daemon::listen;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,7 +36,6 @@ use crate::connection::clock;
 use crate::places::Places;
 use crate::places::notice::Notice;
 use crate::proxy::LoadBalancers;
-use crate::rate::Rates;
 use crate::stream::Socket;
 
 pub use self::door::Door;
@@ -58,12 +59,8 @@ pub struct Entrance {
     pub hall: Arc<Hall>,
     /// Whose PROXY protocol headers are believed.
     pub lbs: LoadBalancers,
-    /// TCP options.
-    pub options: SocketOptions,
-    /// For everything before a client is in.
-    pub connect_timeout: Duration,
-    /// What each may send in a second.
-    pub rates: Option<Rates>,
+    /// Time-outs and the like.
+    pub conditions: conditions::Shared,
     /// Ends what has not got in.
     pub shutdown: CancellationToken,
 }
@@ -134,7 +131,7 @@ async fn accept_all(acceptor: &Acceptor, entrance: &Entrance, tasks: &TaskTracke
             }
         };
         if let Socket::Tcp(stream) = &socket
-            && let Err(error) = listen::tune(stream, entrance.options)
+            && let Err(error) = listen::tune(stream, entrance.conditions.load().options)
         {
             tracing::debug!(%error, "TCP options");
         }

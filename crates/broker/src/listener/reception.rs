@@ -2,24 +2,22 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use evermq_config::BrokerConfig;
 use evermq_config::broker::{self, ListenAddress};
-use evermq_daemon::listen::SocketOptions;
 use evermq_daemon::workers::{self, Workers};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::bind::{self, Bound};
+use super::conditions::{self, Conditions};
 use super::{Door, Entrance, Hall, serve};
 use crate::auth::tls::Doors;
 use crate::broker::Broker;
 use crate::places::Places;
 use crate::proxy::LoadBalancers;
-use crate::rate::Rates;
 
 /// Every listening socket: a list for each worker.
 #[derive(Debug)]
@@ -50,11 +48,7 @@ pub struct Reception {
     broker: Arc<Broker>,
     places: Arc<Places>,
     lbs: LoadBalancers,
-    options: SocketOptions,
-    connect_timeout: Duration,
-    /// Of one worker.
-    handshakes: usize,
-    rates: Option<Rates>,
+    conditions: conditions::Shared,
     shutdown: CancellationToken,
 }
 
@@ -65,15 +59,15 @@ impl Sockets {
     /// An address cannot be had; the text says what to do.
     pub fn open(config: &broker::Broker, doors: &Arc<Doors>, workers: usize) -> anyhow::Result<(Self, Addresses)> {
         let mut sockets = Self((0..workers).map(|_| Vec::new()).collect());
-        let listen = sockets.open_tcp(config.listen, Door::listen(config, doors))?;
+        let listen = sockets.open_tcp(config.listen, Door::listen(doors))?;
         let mut open =
             |address: Option<SocketAddr>, door| address.map(|address| sockets.open_tcp(address, door)).transpose();
-        let plain = open(config.listen_plain, Door::plain(config))?;
-        let proxy = open(config.listen_proxy, Door::proxy(config))?;
+        let plain = open(config.listen_plain, Door::plain())?;
+        let proxy = open(config.listen_proxy, Door::proxy())?;
         let mut further = Vec::new();
         for listener in &config.listeners {
             let bound = sockets
-                .open_one(&listener.address, Door::further(listener, config, doors))
+                .open_one(&listener.address, Door::further(listener, doors))
                 .with_context(|| format!("broker.listeners {}", listener.name))?;
             further.push((listener.name.clone(), bound));
         }
@@ -125,25 +119,23 @@ impl Reception {
             broker: Arc::clone(broker),
             places: Places::new(config.admission, lbs.clone()),
             lbs,
-            options: SocketOptions { keepalive: config.tcp_keepalive, user_timeout: config.tcp_user_timeout },
-            connect_timeout: config.connect_timeout,
-            handshakes: config.admission.handshakes.div_ceil(workers),
-            rates: Rates::new(&config.admission),
+            conditions: Conditions::new(config, workers).shared(),
             shutdown,
         }
     }
 
-    /// Starts the workers, who have `drain_time` for their connections when they are to end.
+    /// Starts the workers, who have half of `drain_timeout` for their connections when they are to end, so that a client which
+    /// does not listen leaves the other half to the peers.
     ///
     /// # Errors
     /// A thread cannot be made.
-    pub fn spawn(self, sockets: Sockets, drain_time: Duration) -> std::io::Result<Workers> {
+    pub fn spawn(self, sockets: Sockets) -> std::io::Result<Workers> {
         let count = sockets.0.len();
         let sockets: Mutex<Vec<Option<Vec<Listening>>>> = Mutex::new(sockets.0.into_iter().map(Some).collect());
         let reception = Arc::new(self);
         workers::spawn("broker", count, move |index| {
             let mine = sockets.lock().get_mut(index).and_then(Option::take).unwrap_or_default();
-            work(Arc::clone(&reception), mine, drain_time)
+            work(Arc::clone(&reception), mine)
         })
     }
 
@@ -151,6 +143,12 @@ impl Reception {
     #[must_use]
     pub fn places(&self) -> &Arc<Places> {
         &self.places
+    }
+
+    /// What holds for those who come; a reload may change that.
+    #[must_use]
+    pub fn conditions(&self) -> &conditions::Shared {
+        &self.conditions
     }
 
     /// One worker's.
@@ -161,24 +159,23 @@ impl Reception {
             places: Arc::clone(&self.places),
             hall: Arc::clone(hall),
             lbs: self.lbs.clone(),
-            options: self.options,
-            connect_timeout: self.connect_timeout,
-            rates: self.rates,
+            conditions: Arc::clone(&self.conditions),
             shutdown: self.shutdown.clone(),
         }
     }
 }
 
 /// One worker: accepts until shutdown, then waits for its connections, but not for ever.
-async fn work(reception: Arc<Reception>, sockets: Vec<Listening>, drain_time: Duration) -> anyhow::Result<()> {
+async fn work(reception: Arc<Reception>, sockets: Vec<Listening>) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
-    let hall = Hall::new(reception.handshakes, reception.connect_timeout);
+    let hall = Hall::new(Arc::clone(&reception.conditions));
     for Listening { socket, door } in sockets {
         let acceptor = socket.into_acceptor().context("listener")?;
         tasks.spawn(serve(acceptor, reception.entrance(&hall, door), tasks.clone()));
     }
     reception.shutdown.cancelled().await;
     tasks.close();
+    let drain_time = reception.conditions.load().drain_timeout / 2;
     if tokio::time::timeout(drain_time, tasks.wait()).await.is_err() {
         tracing::warn!(connections = tasks.len(), "half of drain_timeout has passed: connections are cut off");
     }

@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 
 use self::notice::Notice;
 use self::table::{Quota, Table};
+use crate::auth::Client;
 use crate::broker::{Broker, Place};
 use crate::counters::Counters;
 use crate::proxy::LoadBalancers;
@@ -142,6 +143,14 @@ impl Places {
             held.quotas().address = Some(self.addresses.take(Source::of(address), most).ok_or(Full::Address)?);
         }
         Ok(())
+    }
+
+    /// Whose connections count together with this client's; none for the lbs, who stand for many clients, and for who comes
+    /// through a Unix socket.
+    #[must_use]
+    pub fn source(&self, client: &Client) -> Option<Source> {
+        let address = client.address.ip();
+        (!client.is_unix && !self.lbs.is_one(address)).then(|| Source::of(address))
     }
 
     /// Counts it for its user. `replaces`: whether it takes the place of a connection that counts for that user.

@@ -50,6 +50,12 @@ impl Strangers {
         Self { limit: limit.max(1), timeout, present: BTreeMap::new(), last: 0 }
     }
 
+    /// Other bounds: those who are here beyond them stay, and nobody enters until there is room.
+    pub fn set_bounds(&mut self, limit: usize, timeout: Duration) {
+        self.limit = limit.max(1);
+        self.timeout = timeout;
+    }
+
     /// A place for who has come from `source`, if there is one. [`Strangers::leave`] is owed.
     pub fn enter(&mut self, source: IpAddr, now: Instant) -> Option<Spot> {
         if self.present.len() >= self.limit {

@@ -8,14 +8,14 @@ use evermq_config::broker::{Admission, Broker, Listener};
 pub(super) struct Plan {
     /// Keys that are put in force, in the file's words.
     pub(super) applied: Vec<&'static str>,
-    /// Keys that have changed and stay as they were until a restart.
-    pub(super) restart: Vec<&'static str>,
+    /// Keys that have changed and stay as they were until a restart, and why.
+    pub(super) restart: Vec<(&'static str, &'static str)>,
 }
 
 type Differs = fn(&Broker, &Broker) -> bool;
 
 /// What is put in force without a restart.
-const APPLIED: [(&str, Differs); 5] = [
+const APPLIED: [(&str, Differs); 9] = [
     ("[broker.auth]", |old, new| {
         let settings = |broker: &Broker| {
             let auth = broker.auth.clone();
@@ -30,74 +30,66 @@ const APPLIED: [(&str, Differs); 5] = [
         };
         old.listeners.len() == new.listeners.len() && words(old) != words(new)
     }),
-    ("the limits of sessions, for clients that connect from now on", |old, new| limits(old) != limits(new)),
-    ("broker.max_connections and those per address and user", |old, new| {
-        let places = |limits: Admission| (limits.connections, limits.per_address, limits.per_user);
+    ("what clients are told in CONNACK, and time-outs, for those that connect from now on", |old, new| {
+        told(old) != told(new)
+    }),
+    ("the limits of queues, subscriptions and retained messages", |old, new| limits(old) != limits(new)),
+    ("broker.max_connections and those per address and user, and broker.max_handshakes", |old, new| {
+        let places = |limits: Admission| (limits.connections, limits.per_address, limits.per_user, limits.handshakes);
         places(old.admission) != places(new.admission)
     }),
-];
-
-/// What stays as it is until a restart.
-const RESTART: [(&str, Differs); 16] = [
-    ("broker.listen", |old, new| old.listen != new.listen),
-    ("broker.listen_plain", |old, new| old.listen_plain != new.listen_plain),
-    ("broker.listen_proxy", |old, new| old.listen_proxy != new.listen_proxy),
-    ("[[broker.listeners]]", |old, new| fixed(&old.listeners) != fixed(&new.listeners)),
-    ("broker.peer_port", |old, new| old.peer_port != new.peer_port),
-    ("broker.connect_timeout", |old, new| old.connect_timeout != new.connect_timeout),
-    ("broker.max_handshakes, broker.max_publish_rate and broker.max_publish_bytes", |old, new| {
-        let rates = |limits: Admission| (limits.handshakes, limits.publish_rate, limits.publish_bytes);
+    ("broker.max_publish_rate and broker.max_publish_bytes", |old, new| {
+        let rates = |limits: Admission| (limits.publish_rate, limits.publish_bytes);
         rates(old.admission) != rates(new.admission)
     }),
-    ("broker.max_packet_size and broker.max_queued_total", |old, new| {
-        (old.max_packet_size, old.max_queued_total) != (new.max_packet_size, new.max_queued_total)
-    }),
-    ("broker.max_retained_messages and broker.max_retained_bytes", |old, new| {
-        (old.max_retained_messages, old.max_retained_bytes) != (new.max_retained_messages, new.max_retained_bytes)
-    }),
-    ("broker.peer_queue_messages and broker.peer_queue_bytes", |old, new| {
+    ("broker.drain_timeout", |old, new| old.drain_timeout != new.drain_timeout),
+    ("broker.sys_interval", |old, new| old.sys_interval != new.sys_interval),
+];
+
+const SOCKETS: &str = "listening sockets are made at the start";
+const PEERS: &str = "the bridge to the other brokers is made at the start";
+
+/// What stays as it is until a restart, and why.
+const RESTART: [(&str, &str, Differs); 9] = [
+    ("broker.listen", SOCKETS, |old, new| old.listen != new.listen),
+    ("broker.listen_plain", SOCKETS, |old, new| old.listen_plain != new.listen_plain),
+    ("broker.listen_proxy", SOCKETS, |old, new| old.listen_proxy != new.listen_proxy),
+    ("[[broker.listeners]]", SOCKETS, |old, new| fixed(&old.listeners) != fixed(&new.listeners)),
+    ("broker.peer_port", PEERS, |old, new| old.peer_port != new.peer_port),
+    ("broker.peer_queue_messages and broker.peer_queue_bytes", PEERS, |old, new| {
         (old.peer_queue_messages, old.peer_queue_bytes) != (new.peer_queue_messages, new.peer_queue_bytes)
     }),
-    ("broker.tcp_keepalive and broker.tcp_user_timeout", |old, new| {
-        (old.tcp_keepalive, old.tcp_user_timeout) != (new.tcp_keepalive, new.tcp_user_timeout)
+    ("broker.workers", "a connection stays with the thread that accepted it", |old, new| old.workers != new.workers),
+    ("broker.metrics", SOCKETS, |old, new| old.metrics != new.metrics),
+    ("[broker.store]", "the store is opened at the start, and what it has is in memory", |old, new| {
+        old.store != new.store
     }),
-    ("broker.drain_timeout", |old, new| old.drain_timeout != new.drain_timeout),
-    ("broker.workers", |old, new| old.workers != new.workers),
-    ("broker.metrics", |old, new| old.metrics != new.metrics),
-    ("broker.sys_interval", |old, new| old.sys_interval != new.sys_interval),
-    ("[broker.store]", |old, new| old.store != new.store),
 ];
 
 /// Compares two files of one host.
 pub(super) fn plan(old: &BrokerConfig, new: &BrokerConfig) -> Plan {
-    let keys = |list: &[(&'static str, Differs)]| -> Vec<_> {
-        list.iter().filter(|(_, differs)| differs(&old.broker, &new.broker)).map(|(key, _)| *key).collect()
-    };
-    let mut plan = Plan { applied: keys(&APPLIED), restart: keys(&RESTART) };
+    let applied = APPLIED.iter().filter(|(_, differs)| differs(&old.broker, &new.broker)).map(|(key, _)| *key);
+    let restart = RESTART.iter().filter(|(.., differs)| differs(&old.broker, &new.broker));
+    let mut plan =
+        Plan { applied: applied.collect(), restart: restart.map(|(key, reason, _)| (*key, *reason)).collect() };
     if old.tls != new.tls {
         plan.applied.push("tls");
     }
     let others = [
-        ("cluster.name", old.cluster != new.cluster),
-        ("cluster.run_dir", old.control_socket != new.control_socket),
-        ("this host's address", old.peer_listen.ip() != new.peer_listen.ip()),
-        ("[[hosts]] with role broker", old.peers != new.peers),
-        ("[[hosts]] with role lb", old.lbs != new.lbs),
-        ("vip.quorum and its like", old.quorum != new.quorum),
+        ("cluster.name", PEERS, old.cluster != new.cluster),
+        ("cluster.run_dir", SOCKETS, old.control_socket != new.control_socket),
+        ("this host's address", SOCKETS, old.peer_listen.ip() != new.peer_listen.ip()),
+        ("[[hosts]] with role broker", PEERS, old.peers != new.peers),
+        ("[[hosts]] with role lb", "who may speak for clients is settled at the start", old.lbs != new.lbs),
+        ("vip.quorum and its like", "the voter is made at the start", old.quorum != new.quorum),
     ];
-    plan.restart.extend(others.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key));
+    plan.restart.extend(others.into_iter().filter(|(.., changed)| *changed).map(|(key, reason, _)| (key, reason)));
     plan
 }
 
 /// The new file, but for what needs a restart: that stays what it is, and is named again at the next reload.
 pub(super) fn in_force(old: &BrokerConfig, new: BrokerConfig) -> BrokerConfig {
     let (before, broker) = (&old.broker, new.broker);
-    let now = Admission {
-        connections: broker.admission.connections,
-        per_address: broker.admission.per_address,
-        per_user: broker.admission.per_user,
-        ..before.admission
-    };
     let mut listeners = before.listeners.clone();
     for listener in &mut listeners {
         if let Some(other) = broker.listeners.iter().find(|other| other.name == listener.name) {
@@ -106,18 +98,17 @@ pub(super) fn in_force(old: &BrokerConfig, new: BrokerConfig) -> BrokerConfig {
     }
     BrokerConfig {
         broker: Broker {
+            listen: before.listen,
+            listen_plain: before.listen_plain,
+            listen_proxy: before.listen_proxy,
             listeners,
-            admission: now,
-            auth: broker.auth,
-            max_inflight: broker.max_inflight,
-            max_topic_alias: broker.max_topic_alias,
-            max_topic_levels: broker.max_topic_levels,
-            max_subscriptions: broker.max_subscriptions,
-            max_queued_messages: broker.max_queued_messages,
-            max_queued_bytes: broker.max_queued_bytes,
-            max_session_expiry: broker.max_session_expiry,
-            max_keep_alive: broker.max_keep_alive,
-            ..before.clone()
+            peer_port: before.peer_port,
+            peer_queue_messages: before.peer_queue_messages,
+            peer_queue_bytes: before.peer_queue_bytes,
+            workers: before.workers,
+            metrics: before.metrics,
+            store: before.store.clone(),
+            ..broker
         },
         tls: new.tls,
         ..old.clone()
@@ -136,11 +127,19 @@ fn fixed(listeners: &[Listener]) -> Vec<Listener> {
     listeners.iter().map(|listener| Listener { anonymous: None, ..listener.clone() }).collect()
 }
 
+fn told(broker: &Broker) -> impl PartialEq {
+    (
+        (broker.max_packet_size, broker.max_inflight, broker.max_topic_alias),
+        (broker.max_session_expiry, broker.max_keep_alive),
+        (broker.connect_timeout, broker.tcp_keepalive, broker.tcp_user_timeout),
+    )
+}
+
 fn limits(broker: &Broker) -> impl PartialEq {
     (
-        (broker.max_inflight, broker.max_topic_alias, broker.max_topic_levels, broker.max_subscriptions),
-        (broker.max_queued_messages, broker.max_queued_bytes),
-        (broker.max_session_expiry, broker.max_keep_alive),
+        (broker.max_topic_levels, broker.max_subscriptions),
+        (broker.max_queued_messages, broker.max_queued_bytes, broker.max_queued_total),
+        (broker.max_retained_messages, broker.max_retained_bytes),
     )
 }
 
@@ -175,10 +174,14 @@ mod tests {
         new.broker.admission.connections = 7;
         new.broker.listeners[0].anonymous = Some(Anonymous::On);
         let plan = super::plan(&config(), &new);
-        assert_eq!(plan.restart, ["broker.workers", "[broker.store]"]);
+        assert_eq!(plan.restart.iter().map(|(key, _)| *key).collect::<Vec<_>>(), ["broker.workers", "[broker.store]"]);
+        assert!(plan.restart.iter().all(|(_, reason)| !reason.is_empty()));
         assert_eq!(
             plan.applied,
-            ["anonymous of [[broker.listeners]]", "broker.max_connections and those per address and user"]
+            [
+                "anonymous of [[broker.listeners]]",
+                "broker.max_connections and those per address and user, and broker.max_handshakes"
+            ]
         );
         let now = in_force(&config(), new.clone());
         assert_eq!(super::plan(&now, &new), Plan { applied: Vec::new(), restart: plan.restart });

@@ -11,7 +11,7 @@ const LEAST: usize = 1024;
 /// Bytes for all queues.
 #[derive(Debug)]
 pub struct Budget {
-    max: usize,
+    max: AtomicUsize,
     taken: AtomicUsize,
 }
 
@@ -23,7 +23,18 @@ impl Budget {
     /// Room for `max` bytes.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { max, taken: AtomicUsize::new(0) }
+        Self { max: AtomicUsize::new(max), taken: AtomicUsize::new(0) }
+    }
+
+    /// Bytes that there is room for.
+    #[must_use]
+    pub fn max(&self) -> usize {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    /// More room, or less: what is taken beyond it stays, and nothing is added until there is room again.
+    pub fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     /// Bytes that queues have taken, some of them ahead.
@@ -37,7 +48,8 @@ impl Budget {
         if needed <= share.0 {
             return true;
         }
-        let max = if is_spare { self.max - self.max / 8 } else { self.max };
+        let max = self.max();
+        let max = if is_spare { max - max / 8 } else { max };
         [needed.saturating_mul(2).max(LEAST), needed].into_iter().any(|wanted| self.take(share, wanted, max))
     }
 

@@ -43,6 +43,8 @@ pub struct Granted {
     pub receive_maximum: u16,
     /// Bytes of a packet to the client.
     pub max_packet_size: u32,
+    /// Bytes of a packet from it.
+    pub max_packet_size_in: u32,
     /// Topic aliases that may be set for the client (§3.1.2.11.5).
     pub topic_aliases: u16,
     /// Whether the client wants reason strings.
@@ -122,6 +124,7 @@ impl Granted {
             ends_with_connection: wanted_expiry.is_zero(),
             receive_maximum: asked.receive_maximum.unwrap_or(u16::MAX).min(limits.max_inflight),
             max_packet_size: asked.maximum_packet_size.unwrap_or(u32::MAX),
+            max_packet_size_in: limits.max_packet_size,
             topic_aliases: asked.topic_alias_maximum.unwrap_or(0).min(limits.max_topic_alias),
             problem_information: asked.request_problem_information.unwrap_or(true),
             will: connect.will.map(|asked| Box::new(will(asked))),
@@ -134,19 +137,31 @@ impl Granted {
     #[must_use]
     pub fn to(mut self, client: &Client) -> Self {
         self.is_lb = client.is_lb;
-        if let (Some(size), Version::V5) = (client.max_packet_size, self.version) {
-            self.connack.maximum_packet_size = Some(size);
+        self.max_packet_size_in = self.max_packet_size_in.min(client.max_packet_size.unwrap_or(u32::MAX));
+        if self.version == Version::V5 {
+            self.connack.maximum_packet_size = Some(self.max_packet_size_in);
         }
         self
     }
 
-    /// The same for this user.
-    #[must_use]
-    pub fn as_user(mut self, login: Login, permits: Option<Arc<Permits>>) -> Self {
+    /// The same for this user. A will that `acl_file` does not allow is left out, as mosquitto does.
+    ///
+    /// # Errors
+    /// It may not publish its will: better said at once than found out when it dies.
+    pub fn as_user(mut self, login: Login, permits: Option<Arc<Permits>>) -> Result<Self, ReasonCode> {
+        if let (Some(will), Some(permits)) = (&self.will, &permits)
+            && !permits.may_publish(&will.publish.topic)
+        {
+            if !permits.is_file() {
+                return Err(ReasonCode::NotAuthorized);
+            }
+            tracing::debug!(user = login.user.as_deref(), topic = %will.publish.topic, "acl_file does not allow this will, so it is left out");
+            self.will = None;
+        }
         self.user = login.user.clone();
         self.login = Some(login);
         self.permits = permits;
-        self
+        Ok(self)
     }
 }
 

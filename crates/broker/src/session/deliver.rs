@@ -241,11 +241,6 @@ impl Session {
         self.note(Change::Done(packet_id));
     }
 
-    fn may_receive(&self, delivery: &Delivery) -> bool {
-        let topic = &delivery.message.message().publish.topic;
-        self.permits.as_ref().is_none_or(|permits| permits.may_receive(topic))
-    }
-
     fn enqueue(&mut self, mut delivery: Delivery, retained: bool) -> Delivered {
         if !self.may_receive(&delivery) {
             return Delivered::default();

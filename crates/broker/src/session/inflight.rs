@@ -155,6 +155,35 @@ impl Inflight {
         }
     }
 
+    /// Takes out the messages that are not `wanted` and have not gone out on the present connection. An exchange of QoS 1 is
+    /// over with that. One of QoS 2 goes on with PUBREL, as if the client had said PUBREC: if it has the message it releases
+    /// the identifier, if not it says that it does not know it, which is no error (§3.7.2.1).
+    pub fn withdraw(&mut self, wanted: impl Fn(&Delivery) -> bool) -> Vec<(PacketId, Delivery)> {
+        let is_unwanted = |exchange: &Exchange| match &exchange.stage {
+            Stage::Published(delivery) => !exchange.sent && !wanted(delivery),
+            Stage::Released => false,
+        };
+        let at = |(index, exchange): (usize, &Option<Exchange>)| {
+            exchange.as_ref().is_some_and(is_unwanted).then(|| self.id_at(index))
+        };
+        let unwanted: Vec<PacketId> = self.ring.iter().enumerate().filter_map(at).collect();
+        let mut withdrawn = Vec::new();
+        for id in unwanted {
+            let is_second =
+                |stage: &Stage| matches!(stage, Stage::Published(delivery) if delivery.qos == QoS::ExactlyOnce);
+            let stage = match self.get(id) {
+                Some(exchange) if is_second(&exchange.stage) => {
+                    Some(std::mem::replace(&mut exchange.stage, Stage::Released))
+                }
+                _ => self.end(id).map(|exchange| exchange.stage),
+            };
+            if let Some(Stage::Published(delivery)) = stage {
+                withdrawn.push((id, delivery));
+            }
+        }
+        withdrawn
+    }
+
     /// Takes out what another member of a shared subscription may have when the session ends, in its order: not what is of
     /// QoS 2, which this client may have (`[MQTT-4.8.2-5]`).
     pub fn take_shared(&mut self) -> Vec<Delivery> {

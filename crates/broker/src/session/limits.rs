@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use evermq_mqtt::Publish;
 
+use super::Session;
 use super::budget::Budget;
 use super::queue::Bounds;
 
@@ -102,6 +103,19 @@ impl Limits {
         }
     }
 
+    /// These for a session whose client was told of `told` in its CONNACK: what it was told stays.
+    #[must_use]
+    pub fn with_told(&self, told: &Self) -> Self {
+        Self {
+            max_packet_size: told.max_packet_size,
+            max_inflight: told.max_inflight,
+            max_session_expiry: told.max_session_expiry,
+            max_keep_alive: told.max_keep_alive,
+            max_topic_alias: told.max_topic_alias,
+            ..self.clone()
+        }
+    }
+
     /// Those of a session's queue.
     pub(super) fn queue(&self) -> Bounds {
         Bounds {
@@ -114,5 +128,18 @@ impl Limits {
     /// Whether a topic name or filter is deeper than allowed.
     pub(super) fn has_too_many_levels<'a>(&self, mut levels: impl Iterator<Item = &'a str>) -> bool {
         levels.nth(self.max_topic_levels).is_some()
+    }
+}
+
+impl Session {
+    /// Its bounds.
+    #[must_use]
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
+    /// Other ones, which say the same of what its client was told ([`Limits::with_told`]).
+    pub fn set_limits(&mut self, limits: Arc<Limits>) {
+        self.limits = limits;
     }
 }

@@ -19,6 +19,7 @@
 //! | [`queue`], [`inflight`] | what waits, what is out |
 //! | [`budget`] | room for all queues together |
 //! | `link` | the present connection |
+//! | `permits` | what the client may have, and messages that it may not have any more |
 //! | [`changes`], [`recover`] | what the store is to know, and a session out of it |
 //! | [`view`] | what an operator is shown |
 //!
@@ -32,6 +33,7 @@ mod deliver;
 pub mod inflight;
 mod limits;
 mod link;
+mod permits;
 mod publish;
 pub mod queue;
 pub mod recover;
@@ -110,6 +112,8 @@ pub enum Action {
     },
     /// Other members of the groups that these came through are to have them.
     GiveBack(Returned),
+    /// So many messages waited that the client may not have any more: it does not get them.
+    Withdrawn(usize),
 }
 
 /// Messages of shared subscriptions that a session has not acknowledged and never will, in their order.
@@ -206,6 +210,7 @@ impl Session {
         }
         let session_present = !std::mem::replace(&mut self.fresh, false);
         self.expiry = granted.expiry;
+        let rules_changed = !self.has_permits(granted.permits.as_ref());
         self.permits = granted.permits;
         if let Some(limits) = granted.limits {
             self.limits = limits;
@@ -227,10 +232,12 @@ impl Session {
             aliases: Vec::new(),
             authentication: granted.authenticated.as_ref().map(|client| Box::new(Authentication::new(client))),
         }));
+        let withdrawn = self.withdraw(rules_changed);
         self.note_connected();
         // [MQTT-3.2.0-1]: CONNACK before anything else.
         let connack = ConnAck { session_present, reason: ReasonCode::Success, properties: granted.connack };
         self.actions.push_back(Action::Send(Packet::ConnAck(Box::new(connack))));
+        self.report(withdrawn);
     }
 
     /// A packet came on the present connection.
@@ -403,17 +410,6 @@ impl Session {
             State::Connected(link) => link.login.as_ref(),
             State::Detached { .. } | State::Ended => None,
         }
-    }
-
-    /// What its client may do from now on. Messages that wait already were allowed when they came; a will that it may not
-    /// publish any more goes.
-    pub fn set_permits(&mut self, permits: Option<Arc<Permits>>) {
-        let may_not = |will: &Will| permits.as_ref().is_some_and(|permits| !permits.may_publish(&will.publish.topic));
-        if self.will.as_deref().is_some_and(may_not) {
-            self.will = None;
-            self.note(Change::State);
-        }
-        self.permits = permits;
     }
 
     /// Whether it has a connection that it does not outlive (§3.1.2.11.2; 3.1.1 `[MQTT-3.1.2-6]`).

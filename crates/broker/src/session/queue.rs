@@ -191,6 +191,28 @@ impl Queue {
             .collect()
     }
 
+    /// Takes out what is not `wanted`, first of QoS 0, then of QoS 1 and 2, each in its order.
+    pub fn take_unwanted(&mut self, wanted: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
+        let is_wanted = |waiting: &Waiting| wanted(&waiting.delivery);
+        let mut unwanted = Vec::new();
+        for line in [&mut self.unacknowledged, &mut self.acknowledged] {
+            // As a rule there is nothing to move.
+            if line.iter().all(is_wanted) {
+                continue;
+            }
+            let (kept, taken): (VecDeque<_>, VecDeque<_>) = std::mem::take(line).into_iter().partition(is_wanted);
+            *line = kept;
+            unwanted.extend(taken);
+        }
+        unwanted
+            .into_iter()
+            .map(|waiting| {
+                self.forget(&waiting);
+                waiting.delivery
+            })
+            .collect()
+    }
+
     /// Whether `delivery` can be appended without dropping anything.
     #[must_use]
     pub fn has_room(&self, delivery: &Delivery, bounds: Bounds) -> bool {

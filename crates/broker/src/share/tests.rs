@@ -323,3 +323,31 @@ fn a_session_out_of_the_store_gives_back_what_came_through_its_groups() {
     scene.broker.router.give_back(&scene.publisher, returned.unwrap(), &mut Wakes::default());
     assert_eq!(scene.payloads(&other), ["sent", "waiting"]);
 }
+
+#[test]
+fn what_a_member_may_not_have_any_more_goes_to_another() {
+    let scene = Scene::new();
+    let members = ["a", "b"].map(|id| scene.member(id, QoS::AtLeastOnce));
+    for number in 0..4 {
+        scene.publish(&number.to_string(), QoS::AtLeastOnce);
+    }
+    let rule = evermq_config::broker::AclRule {
+        users: Vec::new(),
+        clients: Vec::new(),
+        publish: Vec::new(),
+        subscribe: vec!["other".to_owned()],
+        deny: Vec::new(),
+    };
+    let rules = evermq_access::Rules::of_entries(&[rule]).unwrap().unwrap();
+    let permits = rules.of(evermq_access::substitution::Subject { user: None, client_id: "a" });
+    scene.broker.update(&members[0], scene.now, |session| {
+        assert_eq!(session.set_permits(Some(Arc::new(permits))), 2);
+    });
+    assert_eq!(scene.payloads(&members[0]), [""; 0]);
+    let mut all = scene.payloads(&members[1]);
+    all.sort();
+    assert_eq!(all, ["0", "1", "2", "3"]);
+    // It is passed over from now on.
+    scene.publish("4", QoS::AtLeastOnce);
+    assert_eq!(scene.payloads(&members[1]), ["4"]);
+}

@@ -1,7 +1,7 @@
 //! Strangers that want to take the broker from its clients.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use evermq_broker::connection::clock;
 use evermq_mqtt::packet::Connect;
-use evermq_mqtt::{Packet, QoS, Version};
+use evermq_mqtt::{Packet, QoS, ReasonCode, Version};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, socket};
 
-use crate::client::{Client, connect, message};
+use crate::client::{Client, connect, message, text};
 use crate::listeners::tls;
 use crate::program::Program;
 use crate::running::{PATIENCE, Running, Site, start, start_with};
@@ -124,6 +125,58 @@ fn connects_without_end_do_not_hold_up_who_is_in() {
     drop(flood);
     nobody_but(&broker, 1);
     broker.wait_for("no sessions of theirs", |state| state["sessions"] == 1);
+}
+
+/// A stranger at another address of this host.
+fn stream_from(address: Ipv4Addr, to: SocketAddr) -> Option<TcpStream> {
+    let SocketAddr::V4(to) = to else { return None };
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).ok()?;
+    let [a, b, c, d] = address.octets();
+    bind(socket.as_raw_fd(), &SockaddrIn::new(a, b, c, d, 0)).ok()?;
+    nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrIn::from(to)).ok()?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    Some(stream)
+}
+
+#[test]
+fn wrong_passwords_without_end_do_not_hold_up_who_is_in_nor_who_comes_from_elsewhere() {
+    let site = Site::new();
+    let path = site.directory.path().join("passwords");
+    let line = |user: &str| format!("{user}:{}\n", evermq_access::Hash::make(b"right"));
+    std::fs::write(&path, ["anna", "bob"].map(line).concat()).unwrap();
+    let mut config = site.config("broker1", SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &[]);
+    config.broker.auth.password_file = Some(path);
+    let broker = Running::start(&config);
+    let named = |user: &str, password: &str| Connect {
+        username: Some(text(user)),
+        password: Some(password.as_bytes().to_vec().into()),
+        ..connect("")
+    };
+    let (mut inside, _) = Client::open(broker.plain, named("anna", "right"));
+    let to = broker.plain;
+    let wrong = named("anna", "wrong");
+    let flood = Flood::start(4, move || {
+        if let Some(stream) = stream(to) {
+            Client::raw_over(stream, Version::V5).try_connect(wrong.clone());
+        }
+    });
+    let longest = flood.longest_wait(&mut inside, 300);
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
+    // Of the flood's address hardly any is looked at; who has not been here comes in from another one all the same, and from
+    // the flood's own who was right before.
+    let stranger = stream_from(Ipv4Addr::new(127, 0, 0, 9), to).unwrap();
+    assert_eq!(Client::over(stranger, named("bob", "right")).1.reason, ReasonCode::Success);
+    assert_eq!(Client::open(to, named("anna", "right")).1.reason, ReasonCode::Success);
+    drop(flood);
+    let text = broker.ask(&serde_json::json!({ "request": "metrics" }))["text"].as_str().unwrap().to_owned();
+    let refused = |name: &str| {
+        let wanted = format!("evermq_broker_connects_refused_total{{reason=\"{name}\"}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&wanted));
+        line.map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    let (looked_at, not) = (refused("Bad User Name or Password"), refused("Connection rate exceeded"));
+    assert!(looked_at >= 20 && not > looked_at, "{looked_at} {not}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `evermq-broker` as a process of its own, for what concerns a whole process: open files, memory.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -66,16 +66,22 @@ impl Program {
     /// Writes the cluster file, with these lines more in `[broker]` and after it.
     pub(crate) fn write(&self, more: &str) {
         let path = |name: &str| self.directory.join(name);
+        let store = format!("[broker.store]\npath = {:?}", path("store"));
+        // `more` may have more of it.
+        let (more, store) = if more.contains("[broker.store]") {
+            (more.replace("[broker.store]", &store), String::new())
+        } else {
+            (more.to_owned(), store)
+        };
         let text = format!(
             "[cluster]\nname = \"test\"\nrun_dir = {run_dir:?}\n[broker]\nlisten = \"{tls}\"\nlisten_plain = \"{plain}\"\n\
-             peer_port = {peer}\n{more}\n[broker.store]\npath = {store:?}\n\
+             peer_port = {peer}\n{more}\n{store}\n\
              [tls]\nca = {ca:?}\ncert = {cert:?}\nkey = {key:?}\n\
              [[hosts]]\nname = \"broker1\"\naddress = \"127.0.0.1\"\nroles = [\"lb\", \"broker\"]\n",
             run_dir = self.directory,
             tls = self.tls,
             plain = self.plain,
             peer = self.peer,
-            store = path("store"),
             ca = path("ca.crt"),
             cert = path("ca-broker1.crt"),
             key = path("ca-broker1.key"),
@@ -85,9 +91,24 @@ impl Program {
 
     /// Has it read the file again; what it says to that.
     pub(crate) fn reload(&self) -> Result<Value, String> {
-        let request = serde_json::json!({ "request": "reload" });
+        self.ask("reload")
+    }
+
+    /// What its control socket answers.
+    pub(crate) fn ask(&self, request: &str) -> Result<Value, String> {
+        let request = serde_json::json!({ "request": request });
         let answer = evermq_daemon::control::request(&self.directory.join("broker.sock"), &request, PATIENCE);
         answer.map_err(|error| error.to_string())
+    }
+
+    /// How it says that it is, as `evermq status` asks.
+    pub(crate) fn health(&self) -> String {
+        let mut stream = std::os::unix::net::UnixStream::connect(self.directory.join("broker.sock")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"{\"request\":\"health\"}\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        serde_json::from_str::<Value>(&line).unwrap()["health"].as_str().unwrap().to_owned()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -8,7 +8,7 @@ use evermq_mqtt::{QoS, ReasonCode, Version};
 use nix::sys::signal::Signal;
 use rcgen::SerialNumber;
 
-use crate::client::{Client, connect, message, text};
+use crate::client::{Client, connect, message, resume, text};
 use crate::listeners::tls;
 use crate::program::Program;
 use crate::running::Site;
@@ -121,6 +121,124 @@ fn users_and_rules_change_under_live_sessions() {
     ] {
         assert_eq!(Client::open(program.plain, connect).1.reason, reason);
     }
+}
+
+/// What waited when the rules changed does not come any more, whoever waits for it and however it came there.
+#[test]
+fn messages_that_wait_are_asked_about_again() {
+    let site = Site::new();
+    let directory = site.directory.path();
+    let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).unwrap();
+    write("acl", "topic readwrite #\n");
+    let program = Program::start(&site, "[broker.auth]\nacl_file = \"acl\"\n", None);
+    let stay = |id: &str, filters: &[&str]| {
+        let mut client = Client::open(program.plain, resume(id)).0;
+        filters.iter().for_each(|filter| client.subscribe_at(filter, QoS::ExactlyOnce));
+        client.disconnect(ReasonCode::Success);
+    };
+    stay("absent", &["#"]);
+    stay("member", &["$share/g/shared/#"]);
+    let mut writer = program.client("writer");
+    let mut watcher = program.client("watcher");
+    watcher.subscribe_at("wills/#", QoS::AtLeastOnce);
+    let mut delayed = resume("dies");
+    delayed.will = Some(crate::client::will("wills/secret", 3600));
+    Client::open(program.plain, delayed).0.vanish();
+    for (topic, qos) in [("open/1", QoS::AtLeastOnce), ("secret/1", QoS::AtLeastOnce), ("secret/2", QoS::ExactlyOnce)] {
+        writer.publish(message(topic, ""), qos);
+    }
+    writer.publish(evermq_mqtt::Publish { retain: true, ..message("secret/kept", "") }, QoS::AtLeastOnce);
+    writer.publish(message("shared/1", ""), QoS::AtLeastOnce);
+
+    write("acl", "topic readwrite open/#\ntopic write secret/#\ntopic read wills/#\n");
+    // All but one of `absent`'s, and the member's.
+    let done = program.reload().unwrap();
+    assert_eq!(done["withdrawn"], 5, "{done}");
+    let (mut absent, connack) = Client::open(program.plain, resume("absent"));
+    assert!(connack.session_present);
+    assert_eq!(absent.message().0, "open/1");
+    absent.expect_nothing();
+    assert!(!absent.subscribe("secret/kept", evermq_mqtt::packet::SubscriptionOptions::default()).is_error());
+    absent.expect_nothing();
+    Client::open(program.plain, resume("member")).0.expect_nothing();
+    // Subscriptions stay, and what they bring is asked about.
+    writer.publish(message("secret/3", ""), QoS::AtLeastOnce);
+    writer.publish(message("open/2", ""), QoS::AtLeastOnce);
+    assert_eq!(absent.message().0, "open/2");
+
+    // Allowed again, they bring it again.
+    write("acl", "topic readwrite #\n");
+    assert_eq!(program.reload().unwrap()["withdrawn"], 0);
+    writer.publish(message("secret/4", ""), QoS::AtLeastOnce);
+    assert_eq!(absent.message().0, "secret/4");
+    // The will went with the right to publish it: the session's end does not bring it.
+    assert!(!Client::open(program.plain, connect("dies")).1.session_present);
+    watcher.expect_nothing();
+}
+
+#[test]
+fn limits_change_under_live_sessions() {
+    let site = Site::new();
+    let before = "max_queued_messages = 10\nmax_packet_size = \"2 KiB\"\nmax_retained_messages = 1\nconnect_timeout = \"5m\"\n\
+                  sys_interval = \"0s\"\nmax_subscriptions = 1\n[broker.auth]\nanonymous = \"on\"\n";
+    let program = Program::start(&site, before, None);
+    let count = |key: &str| program.ask("state").unwrap()["messages"][key].as_u64().unwrap();
+    let (mut absent, connack) = Client::open(program.plain, resume("absent"));
+    assert_eq!(connack.properties.maximum_packet_size, Some(2048));
+    absent.subscribe_at("t", QoS::AtLeastOnce);
+    absent.disconnect(ReasonCode::Success);
+    let mut present = program.client("present");
+    let publish = |client: &mut Client, messages: usize| {
+        (0..messages).for_each(|_| assert_eq!(client.publish(message("t", ""), QoS::AtLeastOnce), ReasonCode::Success));
+    };
+    let keep = |client: &mut Client, topic: &str| {
+        let publish = evermq_mqtt::Publish { retain: true, ..message(topic, "kept") };
+        assert_eq!(client.publish(publish, QoS::AtLeastOnce), ReasonCode::Success);
+    };
+    publish(&mut present, 12);
+    assert_eq!(count("dropped"), 2);
+    keep(&mut present, "r/1");
+    keep(&mut present, "r/2");
+    assert_eq!((count("retained_refused"), program.ask("state").unwrap()["retained"].as_u64()), (1, Some(1)));
+    present.subscribe_at("x/1", QoS::AtMostOnce);
+    let options = evermq_mqtt::packet::SubscriptionOptions::default;
+    assert_eq!(present.subscribe("x/2", options()), ReasonCode::QuotaExceeded);
+
+    program.write(
+        "max_queued_messages = 20\nmax_packet_size = \"4 KiB\"\nmax_retained_messages = 2\nconnect_timeout = \"300ms\"\n\
+         sys_interval = \"1s\"\nmax_subscriptions = 2\nmax_queued_total = \"2 MiB\"\ntcp_keepalive = \"9s\"\n\
+         max_handshakes = 77\ndrain_timeout = \"1s\"\n[broker.auth]\nanonymous = \"on\"\n",
+    );
+    let done = program.reload().unwrap();
+    assert_eq!(done["restart"], serde_json::json!([]), "{done}");
+    // Queues, subscriptions and retained messages: whoever was there before.
+    publish(&mut present, 12);
+    assert_eq!(count("dropped"), 4);
+    keep(&mut present, "r/2");
+    assert_eq!(program.ask("state").unwrap()["retained"].as_u64(), Some(2));
+    assert_eq!(present.subscribe("x/2", options()), ReasonCode::Success);
+    assert_eq!(present.subscribe("x/3", options()), ReasonCode::QuotaExceeded);
+    // What a client was told stays true for it; who comes now is told the new.
+    let large = message("x", &"x".repeat(3000));
+    let (mut late, connack) = Client::open(program.plain, connect("late"));
+    assert_eq!(connack.properties.maximum_packet_size, Some(4096));
+    assert_eq!(late.publish(large.clone(), QoS::AtLeastOnce), ReasonCode::Success);
+    present.send(&evermq_mqtt::Packet::Publish(large));
+    present.expect_disconnect(ReasonCode::PacketTooLarge);
+    // Who says nothing has to go soon.
+    assert_eq!(Client::raw(program.plain, Version::V5).next(), None);
+    late.subscribe_at("$SYS/broker/uptime", QoS::AtMostOnce);
+    assert!(late.message().1.ends_with(" seconds"));
+
+    // A rate, for who is connected.
+    program.write(&format!("max_publish_rate = 1\n{before}"));
+    let done = program.reload().unwrap();
+    assert!(done["applied"].to_string().contains("broker.max_publish_rate"), "{done}");
+    assert_eq!(count("slowed"), 0);
+    for _ in 0..3 {
+        late.send(&evermq_mqtt::Packet::Publish(message("x", "")));
+    }
+    program.wait_for("a client that is slowed down", || count("slowed") > 0);
 }
 
 #[test]

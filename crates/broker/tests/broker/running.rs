@@ -127,7 +127,11 @@ pub(crate) fn start_two_with(change: impl Fn(&mut Broker)) -> (Site, [Running; 2
 
 impl Running {
     pub(crate) fn start(config: &BrokerConfig) -> Self {
-        let driver = Driver::start(config).unwrap();
+        Self::of(Driver::start(config).unwrap(), config)
+    }
+
+    /// A broker that was made, and perhaps given something more.
+    pub(crate) fn of(driver: Driver, config: &BrokerConfig) -> Self {
         let stop = CancellationToken::new();
         let (plain, tls, proxy) = (driver.listen_plain().unwrap(), driver.listen(), driver.listen_proxy());
         let bound = |name: &str| (name.to_owned(), driver.listener(name).unwrap().clone());

@@ -15,7 +15,7 @@ const CONDITIONS: [&str; 3] = ["health", "state", "connected"];
 /// The virtual routers of evermq-vip.
 const INSTANCES: &str = "instances";
 /// What an operator looks for first.
-const FIRST: [&str; 5] = ["state", "reason", "vip", "master", "listen"];
+const FIRST: [&str; 6] = ["trouble", "state", "reason", "vip", "master", "listen"];
 
 /// The table, then what to do about programs that do not answer.
 pub(super) fn text(status: &HostStatus) -> String {

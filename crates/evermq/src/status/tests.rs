@@ -113,6 +113,25 @@ fn the_table_shows_whatever_a_program_says() {
 }
 
 #[test]
+fn what_is_wrong_comes_first() {
+    let broker = json!({
+        "host": "broker1",
+        "readiness": "ready",
+        "trouble": "no room for the store in /var/lib/evermq: free disk space",
+        "store": { "state": "full", "bytes": 7, "damaged_bytes": 0 },
+    });
+    let program = ProgramStatus { health: Health::Degraded, ..up("evermq-broker", broker) };
+    let status = HostStatus { health: Health::Degraded, ..host(vec![program]) };
+    assert_eq!(
+        render::text(&status),
+        "PROGRAM        HEALTH    DETAILS\n\
+         host lb1       degraded\n\
+         evermq-broker  degraded  trouble no room for the store in /var/lib/evermq: free disk space, readiness ready\n\
+         \x20 store                  state full, bytes 7\n"
+    );
+}
+
+#[test]
 fn odd_states_do_not_upset_the_table() {
     for state in [Value::Null, json!([]), json!("text"), json!({}), json!({ "list": [1, [2], { "a": null }] })] {
         let text = render::text(&host(vec![up("evermq-lb", state)]));

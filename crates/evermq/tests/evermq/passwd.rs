@@ -37,7 +37,7 @@ fn bad(file: &Path, args: &[&str], input: &str, code: i32, word: &str) {
 }
 
 fn is_right(file: &Path, user: &str, password: &str) -> bool {
-    PasswordFile::load(file).unwrap().0.check(user, password.as_bytes()).is_some()
+    PasswordFile::load(file, evermq_access::Effort::All).unwrap().0.check(user, password.as_bytes()).is_some()
 }
 
 #[test]

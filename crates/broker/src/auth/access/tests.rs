@@ -2,7 +2,7 @@ use std::path::Path;
 
 use evermq_config::broker::AclRule;
 use evermq_daemon::proxy_protocol::Ssl;
-use evermq_mqtt::{Text, TopicName};
+use evermq_mqtt::{ReasonCode, Text, TopicName, Version};
 
 use super::*;
 use crate::broker::tests::connect;
@@ -21,7 +21,7 @@ fn in_force(anonymous: Anonymous) -> InForce {
 fn passwords(users: &[(&str, &str)]) -> Option<Arc<PasswordFile>> {
     let line = |(user, password): &(&str, &str)| format!("{user}:{}\n", Hash::make(password.as_bytes()));
     let text: String = users.iter().map(line).collect();
-    Some(Arc::new(PasswordFile::parse(Path::new("p"), text.as_bytes()).unwrap().0))
+    Some(Arc::new(PasswordFile::parse(Path::new("p"), text.as_bytes(), Effort::None).unwrap().0))
 }
 
 fn from(address: &str) -> Client {
@@ -46,7 +46,7 @@ fn saying(user: Option<&str>, password: Option<&str>) -> Connect {
 }
 
 async fn user_of(access: &Access, client: &Client, connect: &Connect) -> Result<Option<String>, Refusal> {
-    access.admit(client, connect).await.map(|login| login.user.map(|user| user.to_string()))
+    access.admit(client, connect, &Turn::FREE).await.map(|login| login.user.map(|user| user.to_string()))
 }
 
 #[tokio::test]
@@ -97,14 +97,13 @@ async fn a_certificate_without_the_name_needs_a_password() {
 
 #[tokio::test]
 async fn passwords_are_asked_for_by_user_names() {
-    let access =
-        Access::new(InForce { passwords: passwords(&[("anna", "one"), ("bob", "")]), ..in_force(Anonymous::On) });
+    let access = Access::new(InForce { passwords: passwords(&[("anna", "one")]), ..in_force(Anonymous::On) });
     for (user, password, expected) in [
         (Some("anna"), Some("one"), Ok(Some("anna".to_owned()))),
         (Some("anna"), Some("two"), Err(Refusal::BadPassword)),
-        (Some("anna"), None, Err(Refusal::BadPassword)),
+        (Some("anna"), None, Err(Refusal::NoPassword)),
+        (Some("anna"), Some(""), Err(Refusal::NoPassword)),
         (Some("nobody"), Some("one"), Err(Refusal::BadPassword)),
-        (Some("bob"), None, Ok(Some("bob".to_owned()))),
         (None, Some("one"), Ok(None)),
         (None, None, Ok(None)),
     ] {
@@ -112,6 +111,21 @@ async fn passwords_are_asked_for_by_user_names() {
     }
     assert_eq!(Refusal::BadPassword.reason(Version::V5), ReasonCode::BadUserNameOrPassword);
     assert_eq!(Refusal::BadPassword.reason(Version::V4), ReasonCode::NotAuthorized);
+    assert_eq!(Refusal::NoPassword.reason(Version::V4).connect_return_code(), 4);
+    assert_eq!(Refusal::TooOften.reason(Version::V4).connect_return_code(), 3);
+}
+
+#[tokio::test]
+async fn a_mechanism_says_who_it_is_whatever_else_is_said() {
+    let access = Access::new(InForce { passwords: passwords(&[("anna", "one")]), ..in_force(Anonymous::Off) });
+    let asked = saying(Some("anna"), None);
+    for client in [here(), with_certificate("device-1")] {
+        let login = access.admit_as(&client, &asked, &"carl".into(), access.epoch()).unwrap();
+        assert_eq!((login.user.as_deref(), access.objection(&login)), (Some("carl"), None));
+        access.replace(in_force(Anonymous::Off));
+        assert!(access.is_newer_than(&login), "the exchange may have begun before the reload");
+        assert_eq!(access.objection(&login), None);
+    }
 }
 
 #[tokio::test]
@@ -126,7 +140,10 @@ async fn a_name_that_nobody_can_check_is_none() {
 async fn an_lb_gets_in_and_has_no_rules() {
     let rules = InForce { rules: some_rules("x"), identity: CertificateIdentity::SanUri, ..in_force(Anonymous::Off) };
     let access = Access::new(rules);
-    let login = access.admit(&Client { is_lb: true, ..with_certificate("lb1") }, &saying(None, None)).await.unwrap();
+    let login = access
+        .admit(&Client { is_lb: true, ..with_certificate("lb1") }, &saying(None, None), &Turn::FREE)
+        .await
+        .unwrap();
     assert_eq!((login.user.as_deref(), access.permits(&login, "c")), (None, None));
     assert!(access.permits_of(None, "c").is_some());
 }
@@ -142,7 +159,9 @@ async fn what_changed_is_objected_to() {
     let before =
         || InForce { passwords: passwords(&[("anna", "one"), ("bob", "two")]), ..in_force(Anonymous::Loopback) };
     let access = Access::new(before());
-    let admit = async |client: Client, user, password| access.admit(&client, &saying(user, password)).await.unwrap();
+    let admit = async |client: Client, user, password| {
+        access.admit(&client, &saying(user, password), &Turn::FREE).await.unwrap()
+    };
     let anna = admit(here(), Some("anna"), Some("one")).await;
     let bob = admit(here(), Some("bob"), Some("two")).await;
     let nobody = admit(here(), None, None).await;
@@ -150,12 +169,12 @@ async fn what_changed_is_objected_to() {
     let lb = admit(Client { is_lb: true, ..with_certificate("lb1") }, None, None).await;
     let objections = || [&anna, &bob, &nobody, &device, &lb].map(|login| access.objection(login));
     assert_eq!(objections(), [None; 5]);
-    assert!(!access.has_objection(&anna));
+    assert!(!access.is_newer_than(&anna));
 
     // bob's password changes, anna goes.
     access.replace(InForce { passwords: passwords(&[("bob", "three")]), ..in_force(Anonymous::Loopback) });
     assert_eq!(objections(), [Some("user gone"), Some("password changed"), None, None, None]);
-    assert!(access.has_objection(&anna) && !access.has_objection(&device));
+    assert!(access.is_newer_than(&anna));
 
     access.replace(InForce { identity: CertificateIdentity::Subject, ..in_force(Anonymous::Off) });
     assert_eq!(objections().map(|objection| objection.is_some()), [true, true, true, true, false]);

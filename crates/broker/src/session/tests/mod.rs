@@ -1,6 +1,7 @@
 mod connect;
 mod crash;
 mod deliver;
+mod permits;
 mod publish;
 mod random;
 mod subscribe;
