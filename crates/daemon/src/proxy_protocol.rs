@@ -141,6 +141,8 @@ pub struct Ssl {
     pub cn: Option<Box<str>>,
     /// Distinguished name of the client's certificate; by [`TYPE_CLIENT_DN`].
     pub dn: Option<Box<str>>,
+    /// The client's certificate itself (X.509, DER), without those that it chains to.
+    pub certificate: Option<Box<[u8]>>,
     /// What signed the proxy's certificate.
     pub sig_alg: Option<Box<str>>,
     /// The key of the proxy's certificate.
@@ -174,8 +176,8 @@ impl Header {
 
     /// Appends the header in version 2, never more than [`MAX`] bytes.
     ///
-    /// A name above 1 KiB, an ALPN or authority above 255 bytes and a unique identifier above 128 bytes are left out: a
-    /// part of an identity would be another one.
+    /// A name above 1 KiB, an ALPN or authority above 255 bytes and a unique identifier above 128 bytes are left out, and so is
+    /// a certificate for which there is no room beside all else: a part of an identity would be another one.
     pub fn encode_v2(&self, out: &mut Vec<u8>) {
         v2::encode(self, out);
     }

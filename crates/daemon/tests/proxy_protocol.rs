@@ -134,6 +134,10 @@ fn haproxy_reads_ours() {
     ];
     assert_eq!(answers, expected);
     assert!(answer(&proxy, &Header::LOCAL).starts_with("127.0.0.1 "));
+    // As long as a certificate of RSA with 4096 bits: it is read past.
+    let [.., mut full] = headers();
+    full.ssl.as_mut().unwrap().certificate = Some(vec![0x30; 1900].into());
+    assert_eq!(answer(&proxy, &full), expected[2]);
 }
 
 #[test]

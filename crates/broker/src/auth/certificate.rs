@@ -16,9 +16,9 @@ pub struct Certificate {
     uri: Option<Box<str>>,
     /// The first one that is a DNS name.
     dns: Option<Box<str>>,
-    /// What revocation lists call it and those that it chains to; nothing where TLS ended at a load balancer.
+    /// What revocation lists call it and those that it chains to; where TLS ended at a load balancer, it alone, or nothing.
     chain: Box<[CertificateId]>,
-    /// TLS ended at a load balancer, whose header has the common name and the subject, and nothing else.
+    /// TLS ended at a load balancer, whose header has the common name and the subject, and not the certificate.
     is_told: bool,
 }
 
@@ -47,9 +47,15 @@ impl Certificate {
         })
     }
 
-    /// As a load balancer's header tells.
+    /// As a load balancer's header tells: by the certificate itself (`PP2_SUBTYPE_SSL_CLIENT_CERT`), else by its names.
     #[must_use]
     pub fn told(ssl: &Ssl) -> Self {
+        let certificate = ssl.certificate.as_deref().map(CertificateDer::from);
+        if let Some(certificate) = certificate.filter(|certificate| tls::distinguished_name(certificate).is_some())
+            && let Some(shown) = Self::shown(&[certificate])
+        {
+            return shown;
+        }
         Self { common_name: ssl.cn.clone(), subject: ssl.dn.clone(), is_told: true, ..Self::default() }
     }
 
@@ -149,5 +155,23 @@ mod tests {
         assert_eq!(told.user(CertificateIdentity::SanUri), Err(Nameless::Untold));
         assert_eq!(told.user(CertificateIdentity::SanDns), Err(Nameless::Untold));
         assert_eq!(Certificate::told(&Ssl::default()).user(CertificateIdentity::CommonName), Err(Nameless::Missing));
+        // What is no certificate says nothing; its names do.
+        let broken = Ssl { certificate: Some(Box::from(&b"0\x82\xFF"[..])), ..ssl };
+        assert_eq!(Certificate::told(&broken), told);
+    }
+
+    #[test]
+    fn a_load_balancer_that_tells_the_certificate_tells_everything() {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "real");
+        params.subject_alt_names = vec![SanType::URI("urn:dev:7".try_into().unwrap())];
+        let own = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let ssl = Ssl { cn: Some("other".into()), certificate: Some(own.der()[..].into()), ..Ssl::default() };
+        let told = Certificate::told(&ssl);
+        assert_eq!(told, Certificate::shown(&[own.der().clone()]).unwrap());
+        assert_eq!(told.user(CertificateIdentity::SanUri), Ok("urn:dev:7"));
+        assert_eq!(told.user(CertificateIdentity::SanDns), Err(Nameless::Missing), "it is known that there is none");
+        assert_eq!(told.user(CertificateIdentity::CommonName), Ok("real"));
     }
 }

@@ -6,10 +6,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, Once};
 use std::time::Duration;
 
-use evermq_config::broker::Anonymous;
+use evermq_config::broker::{Anonymous, CertificateIdentity};
 use evermq_config::{HostName, LbHost, TlsFiles};
-use evermq_daemon::proxy_protocol::Header;
+use evermq_daemon::proxy_protocol::{Header, Ssl};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 use crate::running::{PATIENCE, Running, Site};
 
@@ -209,6 +211,57 @@ fn tls_that_ended_at_the_load_balancer_counts_as_if_it_had_ended_here() {
     // Who comes in there without a certificate is for the load balancer to say.
     assert!(proxy.publish("ended-without", &device, false));
     assert!(!logged("ended-without").contains("user="));
+}
+
+/// A header that says that this certificate was shown to the load balancer and found good, with a CONNECT behind it.
+fn shown(certificate: &[u8], names: bool) -> Vec<u8> {
+    let name = |name: &str| names.then(|| name.into());
+    let ssl = Ssl {
+        is_tls: true,
+        shown: true,
+        version: Some("TLSv1.3".into()),
+        cn: name("told"),
+        dn: name("CN=told"),
+        certificate: (!certificate.is_empty()).then(|| certificate.into()),
+        ..Ssl::default()
+    };
+    let mut header = Header::proxy("192.0.2.7:40000".parse().unwrap(), "192.0.2.1:9000".parse().unwrap());
+    header.ssl = Some(Box::new(ssl));
+    let mut bytes = Vec::new();
+    header.encode_v2(&mut bytes);
+    bytes.extend_from_slice(CONNECT);
+    bytes
+}
+
+#[test]
+fn a_certificate_in_the_header_is_as_good_as_one_that_was_shown_here() {
+    let site = Site::new();
+    let mut config = site.config("broker1", SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), &[]);
+    config.broker.listen_proxy = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    config.broker.auth.identity = CertificateIdentity::SanUri;
+    config.broker.auth.crl = vec![site.ca.revoke("revoked.crl", &[99], 1)];
+    config.lbs = vec![LbHost { name: HostName::new("lb1").unwrap(), address: LB }];
+    let broker = Running::start(&config);
+    let issue = |name: &str, serial: u64| {
+        let files = site.ca.issue_as(name, 1, |params| {
+            params.serial_number = Some(rcgen::SerialNumber::from(serial));
+            params.subject_alt_names.push(rcgen::SanType::URI(format!("urn:{name}").try_into().unwrap()));
+        });
+        CertificateDer::from_pem_file(&files.cert).unwrap()
+    };
+    let ask = |bytes: &[u8]| {
+        let mut stream = from(LB, broker.proxy.unwrap());
+        (answer(&mut stream, &[bytes]), stream)
+    };
+    let (good, revoked) = (issue("device-5", 5), issue("device-99", 99));
+    let (answered, _kept) = ask(&shown(&good, true));
+    assert_eq!(answered, CONNACK);
+    let clients = broker.ask(&serde_json::json!({ "request": "clients" }));
+    assert_eq!(clients["clients"][0]["user"], "urn:device-5", "{clients}");
+    // Without it there is no such name; and one that was revoked is refused here too, whatever the load balancer knows.
+    for refused in [shown(&[], true), shown(&revoked, true)] {
+        assert_eq!(ask(&refused).0, [0x20, 2, 0, 5]);
+    }
 }
 
 #[test]

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use proptest::prelude::*;
+use rustls::pki_types::CertificateDer;
 
 use super::*;
 
-const CAPTURES: [&str; 11] = [
+const CAPTURES: [&str; 12] = [
     "haproxy-v1",
     "haproxy-v1-ipv6",
     "haproxy-v2",
@@ -18,6 +19,7 @@ const CAPTURES: [&str; 11] = [
     "haproxy-v2-check",
     "nginx-v1",
     "nginx-v1-ipv6",
+    "python-v2-ssl-client-cert",
 ];
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -60,6 +62,7 @@ fn whole() -> Header {
             dn: Some("CN=Gerät 17,O=Plant 7,C=DE".into()),
             sig_alg: Some("ecdsa-with-SHA256".into()),
             key_alg: Some("EC256".into()),
+            certificate: Some(Box::from(&[0x30, 0x82, 0xFF, 0x00][..])),
         })),
         ..Header::proxy("192.0.2.7:40000".parse().unwrap(), "192.0.2.1:8883".parse().unwrap())
     }
@@ -103,6 +106,13 @@ fn the_certificate_that_haproxy_saw_is_understood() {
     assert_eq!(ssl.sig_alg.as_deref(), Some("ecdsa-with-SHA256"));
     assert_eq!(ssl.key_alg.as_deref(), Some("EC256"));
 
+    let sent = header(&capture("python-v2-ssl-client-cert")).ssl.unwrap();
+    assert!(sent.is_verified() && sent.cn.as_deref() == Some("device-17"));
+    let certificate = CertificateDer::from(sent.certificate.as_deref().unwrap());
+    assert_eq!(crate::tls::common_name(&certificate).as_deref(), Some("device-17"));
+    assert_eq!(crate::tls::first_uri(&certificate).as_deref(), Some("urn:device:17"));
+    assert_eq!(crate::tls::first_dns_name(&certificate).as_deref(), Some("device-17.example"));
+
     // OpenSSL's result is 0 here too, and must not pass for a certificate.
     let none = header(&capture("haproxy-v2-ssl-no-certificate")).ssl.unwrap();
     assert!(none.is_tls && none.verify == 0 && none.cn.is_none() && !none.is_verified());
@@ -131,7 +141,7 @@ fn headers_may_come_in_pieces() {
 
 #[test]
 fn a_flipped_bit_is_found_by_the_checksum() {
-    for name in ["haproxy-v2-crc32c-unique-id", "haproxy-v2-ssl-all"] {
+    for name in ["haproxy-v2-crc32c-unique-id", "haproxy-v2-ssl-all", "python-v2-ssl-client-cert"] {
         let bytes = capture(name);
         // Before byte 16 a header may become LOCAL, whose content does not count.
         for bit in 16 * 8..bytes.len() * 8 {
@@ -211,6 +221,7 @@ fn headers_of_version_2_that_are_refused() {
         (with(&[tlv(TYPE_CLIENT_DN, b"a"), tlv(TYPE_CLIENT_DN, b"a")]), Invalid::Duplicate),
         (with(&[ssl(&[]), ssl(&[])]), Invalid::Duplicate),
         (with(&[ssl(&[tlv(0x22, b"a"), tlv(0x22, b"b")])]), Invalid::Duplicate),
+        (with(&[ssl(&[tlv(0x28, b"a"), tlv(0x28, b"b")])]), Invalid::Duplicate),
         (with(&[tlv(3, &[0; 4])]), Invalid::Checksum),
         (with(&[tlv(3, &[0; 3])]), Invalid::Value),
         (with(&[tlv(5, &[0; 129])]), Invalid::Value),
@@ -293,6 +304,32 @@ fn what_is_too_long_is_left_out_and_never_cut() {
     at(256, 1025, 129).encode_v2(&mut out);
     let nothing = Header { alpn: None, authority: None, unique_id: None, ssl: Some(Box::default()), ..whole() };
     assert_eq!(header(&out), nothing);
+}
+
+#[test]
+fn a_certificate_has_what_room_is_left() {
+    let with = |certificate: usize, name: usize| {
+        let mut header = whole();
+        let ssl = header.ssl.as_mut().unwrap();
+        ssl.certificate = Some(vec![0x30; certificate].into());
+        ssl.dn = Some("x".repeat(name).into());
+        header
+    };
+    let encoded = |header: &Header| {
+        let mut out = b"before".to_vec();
+        header.encode_v2(&mut out);
+        out.split_off(6)
+    };
+    let others = encoded(&with(0, 100)).len();
+    let most = MAX - others;
+    let full = encoded(&with(most, 100));
+    assert_eq!((full.len(), header(&full)), (MAX, with(most, 100)));
+    // One byte more, of the certificate or of a name that everybody can read: then without it.
+    for beyond in [with(most + 1, 100), with(most, 101)] {
+        let found = header(&encoded(&beyond));
+        let without = Ssl { certificate: None, ..*beyond.ssl.clone().unwrap() };
+        assert_eq!(found.ssl.as_deref(), Some(&without));
+    }
 }
 
 fn any_header() -> impl Strategy<Value = Vec<u8>> {

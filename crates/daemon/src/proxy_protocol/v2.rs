@@ -8,6 +8,8 @@ const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, version and command, family and transport, length.
 const FIXED: usize = 16;
 const VERSION: u8 = 2;
+/// Type and length of a TLV.
+const TLV: usize = 3;
 
 const TYPE_ALPN: u8 = 0x01;
 const TYPE_AUTHORITY: u8 = 0x02;
@@ -19,6 +21,7 @@ const SSL_CN: u8 = 0x22;
 const SSL_CIPHER: u8 = 0x23;
 const SSL_SIG_ALG: u8 = 0x24;
 const SSL_KEY_ALG: u8 = 0x25;
+const SSL_CLIENT_CERT: u8 = 0x28;
 
 const CLIENT_SSL: u8 = 0x01;
 const CLIENT_CERT_CONN: u8 = 0x02;
@@ -136,6 +139,10 @@ fn read_ssl(value: &[u8]) -> Result<Ssl, Invalid> {
             SSL_CIPHER => &mut ssl.cipher,
             SSL_SIG_ALG => &mut ssl.sig_alg,
             SSL_KEY_ALG => &mut ssl.key_alg,
+            SSL_CLIENT_CERT => {
+                once(&mut ssl.certificate, value.into())?;
+                continue;
+            }
             _ => continue,
         };
         once(place, text(value)?)?;
@@ -180,7 +187,7 @@ pub(super) fn encode(header: &Header, out: &mut Vec<u8>) {
         Command::Proxy => {
             out.extend_from_slice(&[VERSION << 4 | 1, 0, 0, 0]);
             out[start + 13] = put_addresses(header.addresses, out);
-            put_tlvs(header, out);
+            put_tlvs(header, start, out);
         }
     }
     let length = u16::try_from(out.len() - start - FIXED).expect("every part is bounded");
@@ -212,7 +219,8 @@ fn put_addresses(addresses: Option<Addresses>, out: &mut Vec<u8>) -> u8 {
     family
 }
 
-fn put_tlvs(header: &Header, out: &mut Vec<u8>) {
+/// The header begins at `begin`.
+fn put_tlvs(header: &Header, begin: usize, out: &mut Vec<u8>) {
     put(out, TYPE_ALPN, header.alpn.as_deref(), MAX_SHORT);
     put(out, TYPE_AUTHORITY, header.authority.as_deref().map(str::as_bytes), MAX_SHORT);
     put(out, TYPE_UNIQUE_ID, header.unique_id.as_deref(), MAX_UNIQUE_ID);
@@ -231,9 +239,14 @@ fn put_tlvs(header: &Header, out: &mut Vec<u8>) {
     ] {
         put(out, kind, value.as_deref().map(str::as_bytes), limit);
     }
-    let length = u16::try_from(out.len() - start - 3).expect("every part is bounded");
-    out[start + 1..start + 3].copy_from_slice(&length.to_be_bytes());
-    put(out, TYPE_CLIENT_DN, ssl.dn.as_deref().map(str::as_bytes), MAX_NAME);
+    let dn = ssl.dn.as_deref().map(str::as_bytes);
+    // The names are for every receiver, so they come first where there is not room for all.
+    let after = dn.map_or(0, |dn| TLV + dn.len().min(MAX_NAME));
+    let room = MAX.saturating_sub(out.len() - begin + TLV + after);
+    put(out, SSL_CLIENT_CERT, ssl.certificate.as_deref(), room);
+    let length = u16::try_from(out.len() - start - TLV).expect("every part is bounded");
+    out[start + 1..start + TLV].copy_from_slice(&length.to_be_bytes());
+    put(out, TYPE_CLIENT_DN, dn, MAX_NAME);
 }
 
 fn put(out: &mut Vec<u8>, kind: u8, value: Option<&[u8]>, limit: usize) {

@@ -126,7 +126,9 @@ fn header(connection: &Connection, opening: &Opening, kind: AddressKind) -> Opti
     header.unique_id = Some(unique_id);
     header.authority = connection.details.as_ref().and_then(|details| details.sni.clone());
     if let Some(secure) = &connection.secure {
-        secure.introduce(&mut header);
+        // Others may have a short buffer for the header: nginx before 1.23.2 takes 1 kB.
+        let is_ours = connection.lease.as_ref().is_some_and(|lease| lease.member().host().is_some());
+        secure.introduce(&mut header, is_ours);
     }
     let mut bytes = Vec::with_capacity(256);
     header.encode_v2(&mut bytes);

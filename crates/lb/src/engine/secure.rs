@@ -46,8 +46,8 @@ impl Secure {
         self.handshaken.then(|| (session.info(), session.identity()))
     }
 
-    /// Says in a PROXY protocol header who the client is by its TLS.
-    pub(super) fn introduce(&self, header: &mut Header) {
+    /// Says in a PROXY protocol header who the client is by its TLS; its whole certificate too if `certificate`.
+    pub(super) fn introduce(&self, header: &mut Header, certificate: bool) {
         let session = &self.client.session;
         let info = session.info();
         let identity = session.identity();
@@ -62,6 +62,7 @@ impl Secure {
             cipher: Some(info.cipher.into()),
             cn: cn.map(Into::into),
             dn: dn.map(Into::into),
+            certificate: session.certificate().filter(|_| certificate).map(Into::into),
             ..Ssl::default()
         }));
     }

@@ -62,6 +62,12 @@ impl ServerSide {
         Identity::of(self.connection.tls().peer_certificates()?.first()?)
     }
 
+    /// That certificate (X.509, DER).
+    #[must_use]
+    pub fn certificate(&self) -> Option<&[u8]> {
+        Some(self.connection.tls().peer_certificates()?.first()?)
+    }
+
     /// A ticket brings back a certificate as it was checked then; what has become of it since is checked here.
     fn check_resumed(&self, revocations: &Revocations) -> Result<(), TlsFault> {
         let tls = self.connection.tls();

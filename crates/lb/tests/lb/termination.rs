@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use crate::harness::{self, PATIENCE, Running};
 use crate::pki::{Odd, Pki};
 use evermq_config::lb::Probe;
-use evermq_config::{BackendConfig, LbConfig};
+use evermq_config::{BackendConfig, HostName, LbConfig};
 use evermq_daemon::proxy_protocol::{self, Parsed};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConnection, StreamOwned};
 
@@ -361,6 +361,7 @@ fn the_broker_learns_who_the_client_is() {
     let (backend, address) = listen();
     let mut config = config(&pki, "client_certificates = \"optional\"", None, Some(address));
     config.backends[0].send_proxy_plain = true;
+    config.backends[0].host = Some(HostName::new("broker1").unwrap());
     let lb = Running::start(config);
     for (certificate, resumed) in [(Some("client"), false), (Some("client"), true), (None, false)] {
         static CLIENT: std::sync::OnceLock<Arc<rustls::ClientConfig>> = std::sync::OnceLock::new();
@@ -396,6 +397,9 @@ fn the_broker_learns_who_the_client_is() {
         assert_eq!(ssl.is_verified(), certificate.is_some());
         assert_eq!(ssl.cn.as_deref(), certificate);
         assert_eq!(ssl.dn.is_some(), certificate.is_some());
+        // Itself too, for what its names do not say: a ticket has kept it. Only to brokers of the cluster.
+        let sent = ssl.certificate.as_deref().map(CertificateDer::from);
+        assert_eq!(sent.as_ref().and_then(evermq_daemon::tls::common_name).as_deref(), certificate);
         assert_eq!(header.alpn.as_deref(), certificate.map(|_| &b"mqtt"[..]));
         let mut answer = [0; 4];
         tls.read_exact(&mut answer).unwrap_or_else(|error| panic!("{certificate:?} {resumed} {error}"));
@@ -433,6 +437,7 @@ fn a_broker_with_tls_of_its_own_learns_it_too() {
     assert!(ssl.is_verified());
     assert_eq!(ssl.cn.as_deref(), Some("client"));
     assert!(ssl.dn.is_some_and(|dn| dn.contains("CN=client") && dn.contains("O=plant")));
+    assert_eq!(ssl.certificate, None, "it is no broker of the cluster, and may not take headers of that length");
     // Behind it comes a ClientHello.
     let mut first = [0; 6];
     stream.read_exact(&mut first).unwrap();
