@@ -271,7 +271,7 @@ impl Access {
             return Ok((None, Proof::Anonymous { listener: Arc::clone(&client.listener), is_local }));
         }
         // A user name that nobody can check is as good as a wrong one.
-        Err(if connect.username.is_some() { Refusal::BadPassword } else { Refusal::Nobody })
+        Err(if connect.username.is_some() { Refusal::Unchecked } else { Refusal::Nobody })
     }
 
     /// What the client may do; none where there are no rules.

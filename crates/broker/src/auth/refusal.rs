@@ -19,9 +19,11 @@ pub enum Refusal {
     NoPassword,
     /// Its address has tried too many passwords.
     TooOften,
+    /// A user name, and nothing to check it by.
+    Unchecked,
 }
 
-pub(super) const REASONS: usize = 7;
+pub(super) const REASONS: usize = 8;
 
 impl Refusal {
     /// For the CONNACK: 0x86 and 0x87 (§3.2.2.2). Before MQTT 5.0 5: 4 is for malformed ones (3.1.1 §3.2.2.3), as is a user
@@ -29,9 +31,11 @@ impl Refusal {
     #[must_use]
     pub const fn reason(self, version: Version) -> ReasonCode {
         match (self, version) {
-            (Self::BadPassword, Version::V5) | (Self::NoPassword, _) => ReasonCode::BadUserNameOrPassword,
+            (Self::BadPassword | Self::Unchecked, Version::V5) | (Self::NoPassword, _) => {
+                ReasonCode::BadUserNameOrPassword
+            }
             (Self::TooOften, _) => ReasonCode::ConnectionRateExceeded,
-            (Self::BadPassword, Version::V3 | Version::V4)
+            (Self::BadPassword | Self::Unchecked, Version::V3 | Version::V4)
             | (Self::Nobody | Self::Nameless | Self::Untold | Self::Revoked, _) => ReasonCode::NotAuthorized,
         }
     }
@@ -40,7 +44,13 @@ impl Refusal {
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
-            Self::BadPassword => "wrong user name or password, or there is no broker.auth.password_file",
+            Self::BadPassword => {
+                "no user of that name, or another password: `evermq passwd` sets it, `evermq reload` puts it in force"
+            }
+            Self::Unchecked => {
+                "a user name, and no broker.auth.password_file to check it by: name one, give the client a certificate, or set \
+                 anonymous for its listener"
+            }
             Self::Nobody => {
                 "neither a certificate nor a password, and broker.auth.anonymous does not let it in: give it one of them, or set \
                  anonymous for its listener"

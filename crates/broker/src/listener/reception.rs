@@ -95,7 +95,8 @@ impl Sockets {
 impl Addresses {
     /// One line for each.
     pub fn log(&self) {
-        let keys = [("listen", Some(self.listen)), ("listen_plain", self.plain), ("listen_proxy", self.proxy)];
+        // As clients' lines and the figures call them.
+        let keys = [("tls", Some(self.listen)), ("plain", self.plain), ("proxy", self.proxy)];
         for (listener, address) in keys {
             if let Some(address) = address {
                 tracing::info!(listener, %address, "broker listens");

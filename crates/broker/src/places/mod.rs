@@ -18,7 +18,7 @@ pub mod notice;
 pub mod strangers;
 pub mod table;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -59,6 +59,7 @@ pub struct Places {
     addresses: Table<Source>,
     users: Table<Arc<str>>,
     notices: [Notice; 4],
+    tls_failures: Notice,
 }
 
 /// Whose connections count together: an address of IPv4, or a /64 of IPv6, of which anybody may have as many as he likes.
@@ -103,6 +104,7 @@ impl Places {
             addresses: Table::default(),
             users: Table::default(),
             notices: Default::default(),
+            tls_failures: Notice::default(),
         })
     }
 
@@ -167,6 +169,18 @@ impl Places {
         };
         held.quotas().user = Some(quota);
         Ok(())
+    }
+
+    /// Says where operators look that TLS fails, if it has not been said lately: a device with a bad certificate is otherwise
+    /// one that does not come.
+    pub fn tls_failed(&self, address: SocketAddr, listener: &str, error: &std::io::Error, now: Instant) {
+        if let Some(times) = self.tls_failures.count(now) {
+            tracing::info!(
+                %address, listener, %error, times,
+                "TLS with a client failed: it shows no certificate of a CA in tls.ca, or does not take this host's; said once a minute at \
+                 most, all are told at level debug"
+            );
+        }
     }
 
     /// Counts a refusal, and says it if it has not been said lately.

@@ -35,6 +35,7 @@ fn a_revoked_certificates_session_ends_and_the_others_stay() {
     let mut goes = enter(&bad, connect("goes"));
     let mut goes_too = enter(&bad, Connect { version: Version::V4, ..connect("goes-too") });
     assert!(!Client::raw_over(tls(program.tls, &gone, Some(&gone)), Version::V5).try_connect(connect("never")));
+    program.wait_for("a word for the operator", || program.log().contains("TLS with a client failed"));
 
     assert_eq!(program.reload().unwrap()["changed"], false);
     site.ca.revoke("revoked.crl", &[99, 2], 1);

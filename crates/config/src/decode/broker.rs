@@ -1,5 +1,7 @@
 //! `[broker]`, the tables and the lists in it.
 
+use std::path::PathBuf;
+
 use crate::broker::{
     AclRule, Admission, Anonymous, Auth, Broker, CertificateIdentity, ClientCertificates, ListenAddress, Listener,
     Protocol, Store, Sync,
@@ -210,7 +212,8 @@ fn listener(
         max_connections: some(s.integer("max_connections", 0, 0..=1_000_000)),
         max_packet_size: some(s.size("max_packet_size", 0, 0..=268_435_456)).map(packet_size),
         protocol_versions: versions(&mut s),
-        address: address?,
+        // Without one there is no listener, but what else is wrong with it is told too.
+        address: address.clone().unwrap_or_else(|| ListenAddress::Unix(PathBuf::new())),
     };
     if s.present("client_certificates") && !tls {
         source.error(
@@ -228,7 +231,7 @@ fn listener(
         max_packet_size: s.span("max_packet_size"),
     };
     defaulted.extend(s.finish());
-    (!listener.name.is_empty()).then_some((listener, spans))
+    (address.is_some() && !listener.name.is_empty()).then_some((listener, spans))
 }
 
 fn listen_address(source: &Source<'_>, s: &mut Section<'_>) -> Option<ListenAddress> {

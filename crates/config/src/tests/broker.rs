@@ -160,6 +160,9 @@ fn a_listener_needs_a_name_and_one_place() {
     wrong("«[[broker.listeners]]»\nlisten = \"127.0.0.1:8083\"", "needs \"name\"", "name = \"web\"");
     wrong("«[[broker.listeners]]»\nname = \"web\"", "needs \"listen\"", "listen = \"0.0.0.0:8083\"");
     wrong(&format!("{web}listen = \"127.0.0.1:8083\"\npath = «\"mqtt.sock\"»"), "either listen or path", "delete one");
+    // Both what is missing and what stands in its place.
+    let report = bad(&marked(&format!("{web}listem = \"127.0.0.1:8083\"")).0).to_string();
+    assert!(report.contains("needs \"listen\"") && report.contains("did you mean \"listen\"?"), "{report}");
     wrong(
         &format!("{web}listen = «\"127.0.0.1:8883\"»"),
         "\"web\" and broker.listen listen at the same place",

@@ -133,7 +133,8 @@ async fn a_name_that_nobody_can_check_is_none() {
     let named = saying(Some("anna"), Some("one"));
     assert_eq!(user_of(&Access::new(in_force(Anonymous::Loopback)), &here(), &named).await, Ok(None));
     let access = Access::new(in_force(Anonymous::Off));
-    assert_eq!(user_of(&access, &here(), &named).await, Err(Refusal::BadPassword));
+    assert_eq!(user_of(&access, &here(), &named).await, Err(Refusal::Unchecked));
+    assert_eq!(Refusal::Unchecked.reason(Version::V5), ReasonCode::BadUserNameOrPassword);
 }
 
 #[tokio::test]
