@@ -134,6 +134,12 @@ impl Bridge {
         self.mesh.next_stamp()
     }
 
+    /// The same for `count` messages, at least one: this is the first one's, and the time of each other one is one more.
+    #[must_use]
+    pub fn next_stamps(&self, count: u64) -> Stamp {
+        self.mesh.next_stamps(count)
+    }
+
     /// Stamps from now on are later than `time`: the newest that this broker gave out or saw before it was started again.
     pub fn continue_after(&self, time: u64) {
         self.mesh.clock.observe(time);

@@ -17,12 +17,17 @@ pub(crate) struct HybridClock {
 impl HybridClock {
     /// A time later than all before it; `wall` is the wall clock in nanoseconds since 1970.
     pub(crate) fn next(&self, wall: u64) -> u64 {
-        let later = |last: u64| wall.max(last.saturating_add(1));
+        self.next_of(1, wall)
+    }
+
+    /// The first of `count` times, each one more than the one before it, at least one.
+    pub(crate) fn next_of(&self, count: u64, wall: u64) -> u64 {
         // Relaxed: one atomic variable has one order of modifications, and nothing else is published by it.
         let mut last = self.last.load(Ordering::Relaxed);
         loop {
-            let next = later(last);
-            match self.last.compare_exchange_weak(last, next, Ordering::Relaxed, Ordering::Relaxed) {
+            let next = wall.max(last.saturating_add(1));
+            let newest = next.saturating_add(count.saturating_sub(1));
+            match self.last.compare_exchange_weak(last, newest, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return next,
                 Err(current) => last = current,
             }
@@ -48,6 +53,15 @@ mod tests {
         let clock = HybridClock::default();
         assert_eq!(clock.next(100), 100);
         assert_eq!(clock.next(200), 200);
+    }
+
+    #[test]
+    fn several_times_at_once_are_nobody_elses() {
+        let clock = HybridClock::default();
+        assert_eq!(clock.next_of(3, 100), 100);
+        assert_eq!(clock.next(100), 103);
+        assert_eq!(clock.next_of(2, 50), 104);
+        assert_eq!(clock.next(106), 106);
     }
 
     #[test]

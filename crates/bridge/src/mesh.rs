@@ -114,6 +114,11 @@ impl Mesh {
         Stamp { time: self.clock.next(wall_clock()), origin: Arc::clone(self.fanout.me()) }
     }
 
+    /// The first of so many, each of which is one later than the one before it.
+    pub(crate) fn next_stamps(&self, count: u64) -> Stamp {
+        Stamp { time: self.clock.next_of(count, wall_clock()), origin: Arc::clone(self.fanout.me()) }
+    }
+
     /// What can be seen from outside.
     pub(crate) fn state(&self) -> BridgeState {
         let log = self.spool.state();

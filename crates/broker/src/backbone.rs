@@ -13,6 +13,8 @@ pub type Relief = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub trait Backbone: Send + Sync + 'static {
     /// The time and origin of a message that a client publishes now.
     fn next_stamp(&self) -> Stamp;
+    /// The stamps of `count` messages: the first one's; the time of each other one is one more.
+    fn next_stamps(&self, count: u64) -> Stamp;
     /// Sends a client's message to every other broker. The order of calls is the order there.
     fn publish(&self, message: Arc<Message>) -> Pressure;
     /// There is no other broker, so nobody hears a message whom this one does not know.
@@ -28,6 +30,10 @@ pub trait Backbone: Send + Sync + 'static {
 impl Backbone for Bridge {
     fn next_stamp(&self) -> Stamp {
         Self::next_stamp(self)
+    }
+
+    fn next_stamps(&self, count: u64) -> Stamp {
+        Self::next_stamps(self, count)
     }
 
     fn publish(&self, message: Arc<Message>) -> Pressure {

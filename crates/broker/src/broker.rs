@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use evermq_bridge::{Message, Pressure};
+use evermq_bridge::{Message, Pressure, Stamp};
 use evermq_daemon::cluster_topics;
 use evermq_mqtt::packet::Connect;
 use evermq_mqtt::{Packet, Publish, ReasonCode, Text, Version, codec};
@@ -26,7 +26,7 @@ use crate::message::Origin;
 use crate::presence::Facts;
 use crate::rate::SharedRates;
 use crate::registry::Registry;
-use crate::router::{Congested, Router};
+use crate::router::{Congested, Routed, Router};
 use crate::session::connect::{self, Granted};
 use crate::session::{Action, Durability, Durable, Limits, LinkId, Returned, Session};
 use crate::trace::Tracer;
@@ -257,6 +257,32 @@ impl Broker {
         let routed = self.router.route(Arc::clone(&message), Some(mailbox.key()), wakes);
         let is_unheard = !routed.is_wanted && self.backbone.is_alone();
         Published { pressure: self.backbone.publish(message), congested: routed.congested, is_unheard }
+    }
+
+    /// The same for messages of one topic that the client has published one after the other, none of which is to be retained
+    /// or has an origin that matters. Whether nobody has asked for them is so for all or for none.
+    pub fn publish_run(&self, mailbox: &Mailbox, run: &mut Vec<Publish>, now: Instant, wakes: &mut Wakes) -> Published {
+        wakes.begin(None);
+        let from = Some(mailbox.key());
+        let Stamp { time, origin } = self.backbone.next_stamps(run.len() as u64);
+        let message = |(time, publish)| {
+            let stamp = Stamp { time, origin: Arc::clone(&origin) };
+            Arc::new(Message { publish, stamp, received: now })
+        };
+        let messages = (time..).zip(run.drain(..)).map(message);
+        if self.backbone.is_alone() {
+            let Routed { is_wanted, congested } = self.router.route_run(messages, from, wakes);
+            return Published { pressure: Pressure::Clear, congested, is_unheard: !is_wanted };
+        }
+        let messages: Vec<_> = messages.collect();
+        let Routed { congested, .. } = self.router.route_run(messages.iter().cloned(), from, wakes);
+        let mut pressure = Pressure::Clear;
+        for message in messages {
+            if self.backbone.publish(message) == Pressure::High {
+                pressure = Pressure::High;
+            }
+        }
+        Published { pressure, congested, is_unheard: false }
     }
 
     /// A message of the broker's own that the cluster is to have as well.

@@ -146,7 +146,7 @@ fn ipv4(address: SocketAddr) -> Option<SocketAddrV4> {
 fn tell(mailbox: &Mailbox, readiness: Readiness, now: Instant, wakes: &mut Wakes) {
     // Another client may have taken the session over.
     if mailbox.lock().session.is_lb() {
-        mailbox.deliver(delivery(readiness, now), wakes);
+        mailbox.deliver([delivery(readiness, now)], wakes, drop);
     }
 }
 

@@ -15,6 +15,7 @@ mod aliases;
 mod buffers;
 mod held;
 mod pause;
+mod perform;
 mod rest;
 mod seen;
 mod socket;
@@ -27,9 +28,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use evermq_mqtt::codec::{self, DecodeError, EncodeError};
+use evermq_mqtt::codec::{self, DecodeError};
 use evermq_mqtt::packet::Disconnect;
-use evermq_mqtt::{Packet, QoS, ReasonCode, Version};
+use evermq_mqtt::{Packet, ReasonCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 
@@ -39,7 +40,7 @@ use crate::broker::{Accepted, Broker};
 use crate::mailbox::{Closing, Mailbox};
 use crate::presence::Presence;
 use crate::rate::Meter;
-use crate::session::{Action, LinkId, Session, Transmit};
+use crate::session::{Action, LinkId, Transmit};
 use aliases::Aliases;
 use buffers::Buffers;
 use held::{Held, Promise};
@@ -325,72 +326,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         more
     }
 
-    /// Does what the session asked for, in its order: a message is on its way before it is acknowledged.
-    fn perform(&mut self, buffers: &mut Buffers, now: Instant) {
-        let Buffers { actions, output, wakes, tally, .. } = buffers;
-        let is_traced = self.presence.is_traced();
-        wakes.take_recorded();
-        let mut published = false;
-        let mut is_unheard = false;
-        for action in actions.drain(..) {
-            match action {
-                Action::Send(mut packet) => {
-                    if std::mem::take(&mut is_unheard) {
-                        say_unheard(&mut packet, self.version);
-                    }
-                    tally.sent();
-                    if is_traced {
-                        self.show_sent(&packet);
-                    }
-                    if let Packet::PubRec(ack) = &packet
-                        && !ack.reason.is_error()
-                        && self.mailbox.is_durable()
-                    {
-                        let mut slot = self.mailbox.lock();
-                        let confirm = |session: &mut Session| session.confirm_received(ack.packet_id);
-                        self.mailbox.change(&mut slot, wakes.changes(), confirm);
-                        self.recorded = slot.recorded;
-                        wakes.complete();
-                    }
-                    // All that was published before it is on its way; where it is kept, it is to be kept first.
-                    let promise = (Promise::of(&packet), self.recorded.max(wakes.recorded()));
-                    let journal = self.broker.journal.as_deref();
-                    let encode = |out: &mut BytesMut| send(&packet, self.version, self.aliases.max_packet_size(), out);
-                    if let Err(error) = self.held.write(journal, promise, output, encode) {
-                        tracing::warn!(client = %self.mailbox.client_id(), %error, "packet cannot be written");
-                    }
-                }
-                Action::Publish(publish) => {
-                    published = true;
-                    tally.accepted();
-                    tracing::trace!(client = %self.mailbox.client_id(), topic = %publish.topic, qos = ?publish.qos, "message");
-                    let is_answered = publish.qos > QoS::AtMostOnce;
-                    let outcome = self.broker.publish(&self.mailbox, publish, now, wakes);
-                    is_unheard = is_answered && outcome.is_unheard;
-                    self.pause.update(outcome, &self.broker);
-                }
-                Action::Close { reason, text } => {
-                    tracing::debug!(client = %self.mailbox.client_id(), reason = reason.name(), text = &*text, "connection closes");
-                    self.broker.counters.ended.count(reason);
-                    self.phase = if self.phase == Phase::Lost { Phase::Lost } else { Phase::Closing };
-                }
-                Action::Refused(_)
-                | Action::Subscribe { .. }
-                | Action::Unsubscribe(_)
-                | Action::Watch
-                | Action::SendAway(_)
-                | Action::GiveBack(_)
-                | Action::Withdrawn(_)
-                | Action::End { .. } => {
-                    self.broker.apply(&self.mailbox, action, now, wakes);
-                }
-            }
-        }
-        if published {
-            self.fills_store = wakes.recorded() != Position::default();
-        }
-    }
-
     /// Encodes the messages that the session let go.
     fn encode(&mut self, buffers: &mut Buffers, now: Instant) {
         if let Some(received) = buffers.transmits.first().and_then(Transmit::received) {
@@ -482,26 +417,6 @@ impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
         self.let_go(clock());
         self.disappear();
-    }
-}
-
-/// Appends an answer, unless it is larger than the client takes: then it counts as sent (`[MQTT-3.1.2-24]`).
-fn send(packet: &Packet, version: Version, max_len: usize, out: &mut BytesMut) -> Result<(), EncodeError> {
-    let start = out.len();
-    codec::encode(packet, version, out)?;
-    if out.len() - start > max_len {
-        out.truncate(start);
-        tracing::debug!(packet = %codec::packet_type(packet), max_len, "packet is larger than the client takes");
-    }
-    Ok(())
-}
-
-/// The answer to a message that nobody has asked for says so (§3.4.2.1, §3.5.2.1); before MQTT 5.0 it cannot.
-fn say_unheard(packet: &mut Packet, version: Version) {
-    if let (Packet::PubAck(ack) | Packet::PubRec(ack), Version::V5) = (packet, version)
-        && ack.reason == ReasonCode::Success
-    {
-        ack.reason = ReasonCode::NoMatchingSubscribers;
     }
 }
 

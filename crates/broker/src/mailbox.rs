@@ -11,7 +11,7 @@ use evermq_store::{Position, SegmentId};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::journal::{Journal, Owner};
-use crate::message::{Delivery, Origin};
+use crate::message::{Delivery, Origin, Shared};
 use crate::presence::Presence;
 use crate::session::connect::Granted;
 use crate::session::{Action, Change, Delivered, Limits, LinkId, Session};
@@ -81,6 +81,8 @@ pub struct Wakes {
     changes: Vec<Change>,
     /// The message on its way, if its origin matters.
     origin: Option<Arc<Origin>>,
+    /// Lent to the router.
+    messages: Vec<Arc<Shared>>,
 }
 
 impl Mailbox {
@@ -225,14 +227,23 @@ impl Mailbox {
         Some(recorded)
     }
 
-    /// Puts `delivery` into the session's queue.
-    pub fn deliver(&self, delivery: Delivery, wakes: &mut Wakes) -> Delivered {
+    /// Puts `deliveries` into the session's queue; `each` hears what became of them.
+    pub fn deliver(
+        &self,
+        deliveries: impl IntoIterator<Item = Delivery>,
+        wakes: &mut Wakes,
+        mut each: impl FnMut(Delivered),
+    ) {
         let mut slot = self.slot.lock();
-        let delivered = self.put(&mut slot, wakes, delivery, Session::deliver);
-        if delivered.ready && !slot.is_blocked {
+        let mut is_ready = false;
+        for delivery in deliveries {
+            let delivered = self.put(&mut slot, wakes, delivery, Session::deliver);
+            is_ready |= delivered.ready;
+            each(delivered);
+        }
+        if is_ready && !slot.is_blocked {
             wakes.add(slot.waker.take());
         }
-        delivered
     }
 
     /// Puts `delivery` into the session's queue if that has as much room as `wanted`.
@@ -356,6 +367,17 @@ impl Wakes {
     /// The buffer for a session's changes.
     pub fn changes(&mut self) -> &mut Vec<Change> {
         &mut self.changes
+    }
+
+    /// The buffer for messages that go to the same subscribers. It is empty.
+    pub fn take_messages(&mut self) -> Vec<Arc<Shared>> {
+        std::mem::take(&mut self.messages)
+    }
+
+    /// Takes it back.
+    pub fn return_messages(&mut self, mut messages: Vec<Arc<Shared>>) {
+        messages.clear();
+        self.messages = messages;
     }
 
     /// Wakes them all.

@@ -90,39 +90,56 @@ impl Router {
     pub fn route(&self, message: Arc<Message>, from: Option<u64>, wakes: &mut Wakes) -> Routed {
         // The store first: who subscribes meanwhile finds the message there or gets it here, or both, but never neither.
         let kept = message.publish.retain.then(|| self.keep(&message, wakes)).flatten();
-        self.spread(message, kept, from, wakes)
+        self.spread([message], kept, from, wakes)
+    }
+
+    /// The same for messages of one topic that a client has published one after the other, none of which is to be retained.
+    /// Each subscriber gets them all at once: its session is locked, and in this processor's cache, once for all of them.
+    pub fn route_run(
+        &self,
+        messages: impl IntoIterator<Item = Arc<Message>>,
+        from: Option<u64>,
+        wakes: &mut Wakes,
+    ) -> Routed {
+        self.spread(messages, None, from, wakes)
     }
 
     /// Gives a message of the broker's own to its subscribers, and to those who subscribe later.
     pub fn route_sys(&self, message: Arc<Message>, wakes: &mut Wakes) {
         self.sys.keep(&message);
-        self.spread(message, None, None, wakes);
+        self.spread([message], None, None, wakes);
     }
 
-    /// `kept` is the same message as the retained store has it.
-    fn spread(&self, message: Arc<Message>, kept: Option<Arc<Shared>>, from: Option<u64>, wakes: &mut Wakes) -> Routed {
+    /// The messages are of one topic. `kept` is the first as the retained store has it.
+    fn spread(
+        &self,
+        messages: impl IntoIterator<Item = Arc<Message>>,
+        kept: Option<Arc<Shared>>,
+        from: Option<u64>,
+        wakes: &mut Wakes,
+    ) -> Routed {
+        let mut messages = messages.into_iter();
+        let Some(message) = messages.next() else { return Routed::default() };
         let snapshot = self.subscriptions.snapshot();
         let matches = snapshot.matches(&message.publish.topic);
         let Some(first) = matches.first else { return Routed::default() };
-        let shared = Shared::with_origin(message, first.len() > 1 || !matches.others.is_empty(), wakes.origin());
-        if let Some(kept) = kept {
-            shared.is_stored_as(&kept);
+        let many = first.len() > 1 || !matches.others.is_empty();
+        let mut shared = wakes.take_messages();
+        let origin = wakes.origin();
+        let share = |message| Shared::with_origin(message, many, origin.clone());
+        shared.extend(std::iter::once(message).chain(messages).map(share));
+        if let (Some(kept), Some(first)) = (kept, shared.first()) {
+            first.is_stored_as(&kept);
         }
         let mut deliveries = Deliveries { counters: &self.counters, shared, wakes, congested: None };
         if matches.others.is_empty() {
-            for (key, entry) in first.iter() {
-                match entry {
-                    Entry::One(subscriber) if subscriber.subscription.options.no_local && from == Some(key) => {}
-                    Entry::One(subscriber) => {
-                        deliveries.deliver(subscriber, subscriber.subscription.options.qos, subscriber.ids.clone());
-                    }
-                    Entry::Group(group) => deliveries.deliver_to_group(group),
-                }
-            }
+            deliveries.deliver_each(first, from);
         } else {
             deliveries.deliver_overlapping(&matches, from);
         }
-        Routed { is_wanted: true, congested: deliveries.congested }
+        let Deliveries { shared, wakes, congested, .. } = deliveries;
+        wakes.return_messages(shared);
+        Routed { is_wanted: true, congested }
     }
 
     /// Enters or replaces a subscription.
@@ -299,39 +316,60 @@ impl Router {
     }
 }
 
-/// One message on its way.
+/// Messages of one topic on their way.
 struct Deliveries<'a> {
     counters: &'a Counters,
-    shared: Arc<Shared>,
+    shared: Vec<Arc<Shared>>,
     wakes: &'a mut Wakes,
     congested: Congested,
 }
 
 impl Deliveries<'_> {
-    fn deliver(&mut self, subscriber: &Subscriber, qos: QoS, ids: Option<Arc<[NonZeroU32]>>) {
-        let publish = &self.shared.message().publish;
-        let delivery = Delivery {
-            qos: qos.min(publish.qos),
-            // [MQTT-3.3.1-12], [MQTT-3.3.1-13].
-            retain: publish.retain && subscriber.subscription.options.retain_as_published,
-            message: Arc::clone(&self.shared),
-            ids,
-            share: None,
-        };
-        let delivered = subscriber.mailbox.deliver(delivery, self.wakes);
-        self.note(&subscriber.mailbox, delivered);
-    }
-
-    fn deliver_to_group(&mut self, group: &Arc<Group>) {
-        if let Some(taken) = group.deliver(&self.shared, None, self.wakes) {
-            self.note(&taken.mailbox, taken.delivered);
+    /// To the subscribers of one filter.
+    fn deliver_each(&mut self, subscribers: &Subscribers<Entry>, from: Option<u64>) {
+        let mut entries = subscribers.iter().peekable();
+        while let Some((key, entry)) = entries.next() {
+            match entry {
+                // [MQTT-3.8.3-3].
+                Entry::One(subscriber) if subscriber.subscription.options.no_local && from == Some(key) => {}
+                Entry::One(subscriber) => {
+                    let (qos, ids) = (subscriber.subscription.options.qos, subscriber.ids.clone());
+                    // The last one gets the messages themselves: as a rule there is one only.
+                    let is_last = entries.peek().is_none();
+                    self.deliver(subscriber, qos, ids, is_last);
+                }
+                Entry::Group(group) => self.deliver_to_group(group),
+            }
         }
     }
 
-    fn note(&mut self, mailbox: &Arc<Mailbox>, delivered: Delivered) {
-        self.counters.count_drops(mailbox, delivered);
-        if delivered.congested && self.congested.is_none() {
-            self.congested = Some(Arc::clone(mailbox));
+    fn deliver(&mut self, subscriber: &Subscriber, qos: QoS, ids: Option<Arc<[NonZeroU32]>>, is_last: bool) {
+        let Self { counters, shared, wakes, congested } = self;
+        let delivery = |message: Arc<Shared>| {
+            let publish = &message.message().publish;
+            Delivery {
+                qos: qos.min(publish.qos),
+                // [MQTT-3.3.1-12], [MQTT-3.3.1-13].
+                retain: publish.retain && subscriber.subscription.options.retain_as_published,
+                message,
+                ids: ids.clone(),
+                share: None,
+            }
+        };
+        let mailbox = &subscriber.mailbox;
+        let each = |delivered| note(counters, congested, mailbox, delivered);
+        if is_last {
+            mailbox.deliver(shared.drain(..).map(delivery), wakes, each);
+        } else {
+            mailbox.deliver(shared.iter().cloned().map(delivery), wakes, each);
+        }
+    }
+
+    fn deliver_to_group(&mut self, group: &Arc<Group>) {
+        for shared in &self.shared {
+            if let Some(taken) = group.deliver(shared, None, self.wakes) {
+                note(self.counters, &mut self.congested, &taken.mailbox, taken.delivered);
+            }
         }
     }
 
@@ -358,8 +396,16 @@ impl Deliveries<'_> {
                 let ids: Vec<_> = same.iter().filter_map(|(_, subscriber)| subscriber.subscription.id).collect();
                 (!ids.is_empty()).then(|| ids.into())
             };
-            self.deliver(first, qos, ids);
+            self.deliver(first, qos, ids, false);
         }
+    }
+}
+
+/// What became of a message.
+fn note(counters: &Counters, congested: &mut Congested, mailbox: &Arc<Mailbox>, delivered: Delivered) {
+    counters.count_drops(mailbox, delivered);
+    if delivered.congested && congested.is_none() {
+        *congested = Some(Arc::clone(mailbox));
     }
 }
 

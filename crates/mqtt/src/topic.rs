@@ -59,6 +59,13 @@ impl TopicName {
     pub fn levels(&self) -> impl Iterator<Item = &str> {
         self.as_str().split('/')
     }
+
+    /// How many levels there are.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        // Without an early end, as in `has_wildcard`.
+        1 + self.as_str().bytes().map(|byte| usize::from(byte == b'/')).sum::<usize>()
+    }
 }
 
 impl TopicFilter {

@@ -45,6 +45,10 @@ impl Backbone for FakeMesh {
         Stamp { time: self.time.fetch_add(1, Ordering::Relaxed), origin: "here".into() }
     }
 
+    fn next_stamps(&self, count: u64) -> Stamp {
+        Stamp { time: self.time.fetch_add(count, Ordering::Relaxed), origin: "here".into() }
+    }
+
     fn publish(&self, message: Arc<Message>) -> Pressure {
         self.sent.lock().push(message);
         if *self.high.borrow() { Pressure::High } else { Pressure::Clear }

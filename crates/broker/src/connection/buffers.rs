@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
-use evermq_mqtt::Packet;
+use evermq_mqtt::{Packet, Publish};
 
+use super::perform::Answer;
 use crate::counters::Tally;
 use crate::mailbox::Wakes;
 use crate::session::{Action, Transmit};
@@ -27,6 +28,8 @@ pub(super) struct Buffers {
     pub(super) packets: Vec<Packet>,
     pub(super) actions: VecDeque<Action>,
     pub(super) transmits: Vec<Transmit>,
+    pub(super) run: Vec<Publish>,
+    pub(super) answers: Vec<Answer>,
     pub(super) wakes: Wakes,
     pub(super) tally: Tally,
 }

@@ -12,7 +12,7 @@ use super::{Action, Session, State};
 
 /// `$SYS/` is the broker's own, `$EVERMQ/` the cluster's.
 pub(crate) fn is_reserved(topic: &TopicName) -> bool {
-    matches!(topic.levels().next(), Some("$SYS" | cluster_topics::LEVEL))
+    topic.as_str().starts_with('$') && matches!(topic.levels().next(), Some("$SYS" | cluster_topics::LEVEL))
 }
 
 /// Whether the payload is what its Payload Format Indicator says (§3.3.2.3.2).
@@ -106,7 +106,7 @@ impl Session {
 
     /// Why a well-formed message is not accepted. Before MQTT 5.0 it is acknowledged all the same (3.1.1 `[MQTT-3.3.5-2]`).
     fn refusal(&self, publish: &Publish) -> Option<ReasonCode> {
-        if self.limits.has_too_many_levels(publish.topic.levels()) {
+        if publish.topic.depth() > self.limits.max_topic_levels {
             return Some(ReasonCode::TopicNameInvalid);
         }
         if publish.properties.as_deref().is_some_and(|properties| !has_its_format(&publish.payload, properties)) {
