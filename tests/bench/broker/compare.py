@@ -15,6 +15,7 @@ import brokers
 BIN = pathlib.Path(sys.argv[1]).resolve()
 LOAD = BIN / "broker-bench"
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
+DURABLE_ROUNDS = int(os.environ.get("DURABLE_ROUNDS", ROUNDS))
 EACH = float(os.environ.get("EACH", "1"))
 ONLY = [name for name in os.environ.get("WORK", "").split(",") if name]
 # Share of the counts of the large works: 1 for a million.
@@ -109,7 +110,7 @@ def durable(bench):
     """Persistent subscribers, here or away, by QoS, publishers and what the store promises; mosquitto and FlashMQ write now and then only."""
     variants = [("evermq", "always"), ("evermq", "interval"), ("evermq", "never")]
     variants += [(name, None) for name in bench.programs if name != "evermq" and brokers.KINDS[name].persistent]
-    for _ in range(ROUNDS):
+    for _ in range(DURABLE_ROUNDS):
         for name, sync in variants:
             column = f"{name} {sync}" if sync else name
             for qos in (1, 2):
@@ -190,17 +191,21 @@ def restart(bench):
 WORKS = {work.__name__.replace("_", "-"): work for work in (flow, tls_flow, latency, durable, handshakes, idle, idle_many, slow, retained, subscriptions, restart)}
 
 
+# Of these the worst counts.
+WORST = {"lost", "repeated", "out_of_order"}
+
+
 def median(results, key):
     values = [result[key] for result in results if result.get(key) is not None]
-    return statistics.median(values) if values else None
+    return (max if key in WORST else statistics.median)(values) if values else None
 
 
 # work: (title, [(key, unit, scale, digits)])
 FIGURES = {
-    "flow": ("deliveries, plain", [("per_cpu_second", "k/s of CPU", 1e-3, 0), ("per_second", "k/s", 1e-3, 0), ("memory", "MB", 1e-6, 0)]),
-    "tls-flow": ("deliveries, mutual TLS", [("per_cpu_second", "k/s of CPU", 1e-3, 0), ("per_second", "k/s", 1e-3, 0)]),
+    "flow": ("deliveries, plain", [("per_cpu_second", "k/s of CPU", 1e-3, 0), ("per_second", "k/s", 1e-3, 0), ("memory", "MB", 1e-6, 0), ("lost", "lost", 1, 0)]),
+    "tls-flow": ("deliveries, mutual TLS", [("per_cpu_second", "k/s of CPU", 1e-3, 0), ("per_second", "k/s", 1e-3, 0), ("memory", "MB", 1e-6, 0), ("lost", "lost", 1, 0)]),
     "latency": ("latency", [("p50_us", "p50 us", 1, 0), ("p99_us", "p99 us", 1, 0), ("cpu_us", "CPU us each", 1, 1)]),
-    "durable": ("durable", [("acknowledged_per_second", "acknowledged/s", 1, 0), ("syncs_per_second", "syncs/s", 1, 0)]),
+    "durable": ("durable", [("acknowledged_per_second", "acknowledged/s", 1, 0), ("of_never", "% of never", 100, 0), ("syncs_per_second", "syncs/s", 1, 0), ("memory", "MB", 1e-6, 0), ("lost", "lost", 1, 0)]),
     "handshakes": ("handshakes", [("per_cpu_second", "/s of CPU", 1, 0)]),
     "idle": ("idle connection", [("bytes_each", "bytes", 1, 0)]),
     "idle-many": ("idle connections", [("bytes_each", "bytes", 1, 0)]),
@@ -215,6 +220,17 @@ def columns_of(work, programs):
     if work == "durable":
         return ["evermq always", "evermq interval", "evermq never", *(name for name in programs if name != "evermq" and brokers.KINDS[name].persistent)]
     return list(programs)
+
+
+def compare_with_never(rows):
+    """What `always` and `interval` reach of `never`, by the medians."""
+    for by_name in rows.values():
+        never = median(by_name.get("evermq never", []), "acknowledged_per_second")
+        for name in ("evermq always", "evermq interval"):
+            reached = median(by_name.get(name, []), "acknowledged_per_second")
+            if never and reached:
+                for result in by_name[name]:
+                    result["of_never"] = reached / never
 
 
 def faults(results):
@@ -232,7 +248,9 @@ def faults(results):
 
 
 def report(bench, machine, versions):
-    lines = [f"{machine}; medians of {ROUNDS} rounds (memory, restart: one run of a fresh program).", "; ".join(versions.values()), ""]
+    durable_rounds = "" if DURABLE_ROUNDS == ROUNDS else f", durable of {DURABLE_ROUNDS}"
+    lines = [f"{machine}; medians of {ROUNDS} rounds{durable_rounds} (idle, slow, retained, subscriptions, restart: one run of a fresh program).", "; ".join(versions.values()), ""]
+    compare_with_never(bench.results.get("durable", {}))
     for work, (title, figures) in FIGURES.items():
         if work not in bench.results:
             continue

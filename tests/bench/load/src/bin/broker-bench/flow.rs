@@ -23,7 +23,7 @@ const BATCH: u64 = 50;
 const PAYLOAD: usize = 64;
 /// Before it counts.
 const WARM: Duration = Duration::from_millis(400);
-/// Until the last message has come.
+/// Without a message for so long, those that have not come are lost.
 const REST: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone, Args)]
@@ -92,7 +92,7 @@ pub(crate) async fn run(args: FlowArgs) -> anyhow::Result<Value> {
         }
     }
     let expected = progress.sent.load(Relaxed) * u64::from(args.subscribers);
-    let complete = timeout(REST, delivered(&progress, expected)).await.is_ok();
+    let complete = delivered(&progress, expected, REST).await;
     let drained = back.elapsed().as_secs_f64();
     tasks.shutdown().await;
     if args.persistent {
@@ -132,8 +132,19 @@ async fn finish(publishers: &mut JoinSet<anyhow::Result<()>>) -> Option<String> 
     failed
 }
 
-async fn delivered(progress: &Progress, expected: u64) {
-    while progress.delivered.load(Relaxed) < expected {
+/// Waits until so many have come, however long that takes, or none for `patience`; whether they have.
+async fn delivered(progress: &Progress, expected: u64, patience: Duration) -> bool {
+    let mut latest = (0, Instant::now());
+    loop {
+        let count = progress.delivered.load(Relaxed);
+        if count >= expected {
+            return true;
+        }
+        if count > latest.0 {
+            latest = (count, Instant::now());
+        } else if latest.1.elapsed() > patience {
+            return false;
+        }
         let _ = timeout(Duration::from_millis(50), progress.changed.notified()).await;
     }
 }
@@ -200,7 +211,7 @@ impl Publisher {
         if args.qos == 0 {
             // Held open until all has come: a close must not overtake what the broker has not read.
             let expected = progress.sent.load(Relaxed) * u64::from(args.subscribers);
-            let _ = timeout(REST / 2, delivered(&progress, expected)).await;
+            delivered(&progress, expected, REST / 2).await;
         }
         Ok(())
     }
