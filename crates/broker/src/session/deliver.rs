@@ -161,7 +161,7 @@ impl Session {
         }
         loop {
             // What was sent before goes first (`[MQTT-4.6.0-1]`), but holds up QoS 0 as little as a full window does.
-            let mut delivery = self.queue.pop(may_send && self.inflight.may_begin(link.window))?;
+            let mut delivery = self.queue.pop(may_send && self.inflight.may_begin())?;
             if delivery.message.is_expired(now) || !link.takes(&delivery, now) {
                 if self.durable && delivery.qos > QoS::AtMostOnce {
                     self.changes.push(Change::Dropped(delivery.message));
@@ -187,7 +187,7 @@ impl Session {
     pub fn has_transmit(&self) -> bool {
         let State::Connected(link) = &self.state else { return false };
         let may_send = self.inflight.sent() < usize::from(link.window);
-        (may_send && self.inflight.is_resending()) || self.queue.has(may_send && self.inflight.may_begin(link.window))
+        (may_send && self.inflight.is_resending()) || self.queue.has(may_send && self.inflight.may_begin())
     }
 
     /// Whether more than half of the queue is taken.

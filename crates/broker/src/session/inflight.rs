@@ -3,6 +3,12 @@
 //! Packet identifiers are handed out in ascending order, so the position of a message in the ring is its distance from the
 //! oldest one: every look-up is one subtraction. An identifier is free again when its message is complete (`[MQTT-2.2.1-4]`,
 //! `[MQTT-4.3.2-1]`), even if older ones are not.
+//!
+//! A client may leave an exchange open for as long as it likes while it completes all others (`[MQTT-4.9.0-1]` counts only open
+//! ones). The ring does not reach back to it for ever: what would make it much longer than there are open exchanges is taken
+//! out ([`left`]), and its identifier is passed over when its turn comes.
+
+mod left;
 
 use std::collections::VecDeque;
 use std::num::NonZeroU16;
@@ -10,9 +16,14 @@ use std::num::NonZeroU16;
 use evermq_mqtt::{PacketId, QoS};
 
 use crate::message::Delivery;
+use left::Left;
 
 /// Identifiers run from 1 to 65,535.
 const IDS: u16 = u16::MAX;
+/// The ring may always be this long.
+const SHORT: usize = 1024;
+/// A longer one has at most so many places for each open exchange.
+const STRETCH: usize = 4;
 
 /// Where an exchange stands.
 #[derive(Debug)]
@@ -37,6 +48,8 @@ pub struct Exchange {
 pub struct Inflight {
     /// `ring[n]` has the identifier `n` after `oldest`; the first is always open.
     ring: VecDeque<Option<Exchange>>,
+    /// Those that are older than all in the ring.
+    left: Option<Box<Left>>,
     oldest: PacketId,
     open: usize,
     sent: usize,
@@ -46,7 +59,14 @@ pub struct Inflight {
 
 impl Default for Inflight {
     fn default() -> Self {
-        Self { ring: VecDeque::new(), oldest: PacketId(NonZeroU16::MIN), open: 0, sent: 0, resend_from: None }
+        Self {
+            ring: VecDeque::new(),
+            left: None,
+            oldest: PacketId(NonZeroU16::MIN),
+            open: 0,
+            sent: 0,
+            resend_from: None,
+        }
     }
 }
 
@@ -70,17 +90,16 @@ impl Inflight {
         self.sent
     }
 
-    /// Whether another exchange may begin: nothing older waits to be sent again, and the ring has room. A client that leaves one exchange open while it completes all others
-    /// stretches the ring, so its length is bounded by a multiple of the client's window.
+    /// Whether another exchange may begin: nothing older waits to be sent again, and an identifier is free.
     #[must_use]
-    pub fn may_begin(&self, window: u16) -> bool {
-        !self.is_resending() && self.ring.len() < usize::from(window).saturating_mul(8).clamp(1024, usize::from(IDS))
+    pub fn may_begin(&self) -> bool {
+        !self.is_resending() && self.open < usize::from(IDS)
     }
 
     /// Begins an exchange. The caller has asked [`Inflight::may_begin`].
     pub fn begin(&mut self, delivery: Delivery) -> PacketId {
-        debug_assert!(self.ring.len() < usize::from(IDS), "every identifier is in use");
-        let id = self.id_at(self.ring.len());
+        debug_assert!(self.open < usize::from(IDS), "every identifier is in use");
+        let id = self.next_free();
         self.ring.push_back(Some(Exchange { stage: Stage::Published(delivery), sent: true }));
         self.open += 1;
         self.sent += 1;
@@ -90,22 +109,27 @@ impl Inflight {
     /// The exchange of `id`, if it is open.
     pub fn get(&mut self, id: PacketId) -> Option<&mut Exchange> {
         let index = self.index_of(id);
-        self.ring.get_mut(index)?.as_mut()
+        if let Some(Some(exchange)) = self.ring.get_mut(index) {
+            return Some(exchange);
+        }
+        self.left.as_mut()?.get(id)
     }
 
     /// Ends the exchange of `id`; its identifier is free.
     pub fn end(&mut self, id: PacketId) -> Option<Exchange> {
         let index = self.index_of(id);
-        let ended = self.ring.get_mut(index)?.take()?;
+        let ended = match self.ring.get_mut(index).and_then(Option::take) {
+            Some(ended) => ended,
+            None => self.left.as_mut()?.remove(id)?,
+        };
+        if self.left.as_ref().is_some_and(|left| left.is_empty()) {
+            self.left = None;
+        }
         self.open -= 1;
         self.sent -= usize::from(ended.sent);
         // Only the front is cleared away: an identifier that has just become free is not handed out again at once, so
         // that an acknowledgement which comes twice cannot be taken for that of another message.
-        while let Some(None) = self.ring.front() {
-            self.ring.pop_front();
-            self.oldest = next(self.oldest);
-            self.resend_from = self.resend_from.map(|index| index.saturating_sub(1));
-        }
+        self.clear_front();
         Some(ended)
     }
 
@@ -114,8 +138,11 @@ impl Inflight {
         for exchange in self.ring.iter_mut().flatten() {
             exchange.sent = false;
         }
+        if let Some(left) = &mut self.left {
+            left.restart();
+        }
         self.sent = 0;
-        self.resend_from = if self.ring.is_empty() { None } else { Some(0) };
+        self.resend_from = if self.is_empty() { None } else { Some(0) };
     }
 
     /// The packet of `id` went out on the present connection.
@@ -130,6 +157,9 @@ impl Inflight {
     /// The oldest exchange that was not yet sent again on this connection.
     pub fn next_resend(&mut self) -> Option<(PacketId, &mut Exchange)> {
         let from = self.resend_from?;
+        if let Some(id) = self.left.as_mut().and_then(|left| left.next_resend()).map(|(id, _)| id) {
+            return self.get(id).map(|exchange| (id, exchange));
+        }
         let unsent = |exchange: &Option<Exchange>| matches!(exchange, Some(exchange) if !exchange.sent);
         let Some(index) = (from..self.ring.len()).find(|&index| unsent(&self.ring[index])) else {
             self.resend_from = None;
@@ -148,10 +178,8 @@ impl Inflight {
 
     /// Replaces each message by a copy with bytes of its own.
     pub fn detach(&mut self) {
-        for exchange in self.ring.iter_mut().flatten() {
-            if let Stage::Published(delivery) = &mut exchange.stage {
-                delivery.message = delivery.message.detached();
-            }
+        for delivery in self.deliveries_mut() {
+            delivery.message = delivery.message.detached();
         }
     }
 
@@ -188,35 +216,33 @@ impl Inflight {
     /// QoS 2, which this client may have (`[MQTT-4.8.2-5]`).
     pub fn take_shared(&mut self) -> Vec<Delivery> {
         let is_shared = |delivery: &Delivery| delivery.qos == QoS::AtLeastOnce && delivery.share.is_some();
-        let ended = std::mem::take(self);
-        ended
-            .ring
-            .into_iter()
-            .flatten()
-            .filter_map(|exchange| match exchange.stage {
-                Stage::Published(delivery) => Some(delivery).filter(is_shared),
-                Stage::Released => None,
-            })
-            .collect()
+        let shared =
+            self.iter().filter_map(|(_, delivery)| delivery).filter(|delivery| is_shared(delivery)).cloned().collect();
+        *self = Self::default();
+        shared
     }
 
     /// Open exchanges in the order in which they were begun; those without a message are released.
     pub fn iter(&self) -> impl Iterator<Item = (PacketId, Option<&Delivery>)> {
-        self.ring.iter().enumerate().filter_map(|(index, exchange)| match &exchange.as_ref()?.stage {
-            Stage::Published(delivery) => Some((self.id_at(index), Some(delivery))),
-            Stage::Released => Some((self.id_at(index), None)),
+        let ring = self.ring.iter().enumerate();
+        let ring = ring.filter_map(|(index, exchange)| Some((self.id_at(index), exchange.as_ref()?)));
+        let left = self.left.iter().flat_map(|left| left.iter());
+        left.chain(ring).map(|(id, exchange)| match &exchange.stage {
+            Stage::Published(delivery) => (id, Some(delivery)),
+            Stage::Released => (id, None),
         })
     }
 
     /// The messages of open exchanges, to be changed in what is neither their message nor their QoS.
     pub fn deliveries_mut(&mut self) -> impl Iterator<Item = &mut Delivery> {
-        self.ring.iter_mut().flatten().filter_map(|exchange| match &mut exchange.stage {
+        let left = self.left.iter_mut().flat_map(|left| left.iter_mut());
+        left.chain(self.ring.iter_mut().flatten()).filter_map(|exchange| match &mut exchange.stage {
             Stage::Published(delivery) => Some(delivery),
             Stage::Released => None,
         })
     }
 
-    /// The identifier that the next exchange gets.
+    /// The identifier that the next exchange gets, unless it is still in use.
     #[must_use]
     pub fn next_id(&self) -> PacketId {
         self.id_at(self.ring.len())
@@ -226,20 +252,63 @@ impl Inflight {
     /// that was given out.
     #[must_use]
     pub fn recover(exchanges: Vec<(PacketId, Option<Delivery>)>, next: PacketId) -> Self {
-        let mut inflight = Self { oldest: exchanges.first().map_or(next, |(id, _)| *id), ..Self::default() };
-        for (id, delivery) in exchanges {
-            let index = inflight.index_of(id);
-            if inflight.ring.len() <= index {
-                inflight.ring.resize_with(index + 1, || None);
+        // How far back each is; as long as that grows from the last one on, they are of the same round.
+        let mut len = 0;
+        let mut in_ring = 0;
+        for (id, _) in exchanges.iter().rev() {
+            let back = usize::from(distance(*id, next));
+            if back <= len || back >= ring_bound(exchanges.len()) {
+                break;
             }
-            let stage = delivery.map_or(Stage::Released, Stage::Published);
-            if inflight.ring[index].replace(Exchange { stage, sent: false }).is_none() {
-                inflight.open += 1;
-            }
+            (len, in_ring) = (back, in_ring + 1);
         }
-        let len = inflight.index_of(next).max(inflight.ring.len());
+        let mut inflight = Self::default();
         inflight.ring.resize_with(len, || None);
+        let older = exchanges.len() - in_ring;
+        inflight.oldest = exchanges.get(older).map_or(next, |(id, _)| *id);
+        for (number, (id, delivery)) in exchanges.into_iter().enumerate() {
+            let exchange = Exchange { stage: delivery.map_or(Stage::Released, Stage::Published), sent: false };
+            if number >= older {
+                inflight.ring[len - usize::from(distance(id, next))] = Some(exchange);
+            } else if inflight.get(id).is_none() {
+                inflight.left.get_or_insert_default().push(id, exchange);
+            } else {
+                continue;
+            }
+            inflight.open += 1;
+        }
         inflight
+    }
+
+    /// The identifier of the next exchange, which is the ring's next place afterwards.
+    fn next_free(&mut self) -> PacketId {
+        loop {
+            while self.ring.len() + 1 >= ring_bound(self.open) {
+                self.leave_oldest();
+            }
+            let id = self.next_id();
+            if !self.left.as_ref().is_some_and(|left| left.contains(id)) {
+                return id;
+            }
+            self.ring.push_back(None);
+            self.clear_front();
+        }
+    }
+
+    fn leave_oldest(&mut self) {
+        let id = self.oldest;
+        if let Some(exchange) = self.ring.front_mut().and_then(Option::take) {
+            self.left.get_or_insert_default().push(id, exchange);
+        }
+        self.clear_front();
+    }
+
+    fn clear_front(&mut self) {
+        while let Some(None) = self.ring.front() {
+            self.ring.pop_front();
+            self.oldest = next(self.oldest);
+            self.resend_from = self.resend_from.map(|index| index.saturating_sub(1));
+        }
     }
 
     fn index_of(&self, id: PacketId) -> usize {
@@ -254,6 +323,20 @@ impl Inflight {
     }
 }
 
+/// The ring stays below this length.
+fn ring_bound(open: usize) -> usize {
+    open.saturating_mul(STRETCH).clamp(SHORT, usize::from(IDS))
+}
+
+/// Steps from `id` to `next`, a whole round if they are the same.
+fn distance(id: PacketId, next: PacketId) -> u16 {
+    let (id, next) = (id.0.get(), next.0.get());
+    if id < next { next - id } else { next + (IDS - id) }
+}
+
 fn next(id: PacketId) -> PacketId {
     PacketId(id.0.checked_add(1).unwrap_or(NonZeroU16::MIN))
 }
+
+#[cfg(test)]
+mod tests;

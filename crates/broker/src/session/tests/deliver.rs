@@ -288,23 +288,6 @@ fn identifiers_wrap_around_and_skip_none_that_is_open() {
 }
 
 #[test]
-fn one_exchange_left_open_stops_its_own_client_only() {
-    let mut client = Client::connected(connect());
-    client.deliver(Q1, 0);
-    client.transmits();
-    let mut sent = 1;
-    loop {
-        client.deliver(Q1, sent);
-        let Some(&(_, _, number)) = client.transmits().first() else { break };
-        client.packet(Packet::PubAck(ack(number)));
-        sent += 1;
-    }
-    assert_eq!(sent, 1024, "the ring is full");
-    client.packet(Packet::PubAck(ack(1)));
-    assert_eq!(client.transmits().len(), 1);
-}
-
-#[test]
 fn many_small_messages_do_not_keep_many_large_buffers() {
     let mut client = Client::new(Limits { max_queued_messages: 1000, max_queued_bytes: 1_000_000, ..limits() });
     client.connect(connect());
@@ -334,4 +317,25 @@ fn messages_of_one_buffer_share_it() {
         let waiting = client.session.queue.last().unwrap();
         assert!(Arc::ptr_eq(&waiting.message, &delivery.message), "copied at {at}");
     }
+}
+
+#[test]
+fn a_client_that_keeps_one_message_open_gets_all_others() {
+    // Its Receive Maximum is 3: the one takes a third of it, and nothing else.
+    let mut client = Client::connected(connect());
+    client.deliver(Q2, 0);
+    assert_eq!(client.transmits(), [(Some(0), false, 1)]);
+    for number in 1..70_000 {
+        client.deliver(Q1, number);
+        let [(Some(got), false, packet_id)] = client.transmits()[..] else { panic!("message {number} is held up") };
+        assert!(got == number && packet_id != 1);
+        client.packet(Packet::PubAck(ack(packet_id)));
+    }
+    for number in [1, 2, 3] {
+        client.deliver(Q1, number);
+    }
+    assert_eq!(client.transmits().len(), 2, "the window is what it was");
+    client.packet(Packet::PubRec(ack(1)));
+    client.packet(Packet::PubComp(ack(1)));
+    assert_eq!(client.transmits().len(), 1);
 }
