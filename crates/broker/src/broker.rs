@@ -28,7 +28,7 @@ use crate::rate::SharedRates;
 use crate::registry::Registry;
 use crate::router::{Congested, Routed, Router};
 use crate::session::connect::{self, Granted};
-use crate::session::{Action, Durability, Durable, Limits, LinkId, Returned, Session};
+use crate::session::{Action, DueWill, Durability, Durable, Limits, LinkId, Returned, Session};
 use crate::trace::Tracer;
 
 /// The broker.
@@ -285,6 +285,23 @@ impl Broker {
         Published { pressure, congested, is_unheard: false }
     }
 
+    /// The will of a durable session. That it has gone out is written down when all who get it have it in their queues: until
+    /// then it goes out again if the broker starts anew, and what is in their queues of it is no message.
+    fn send_will(&self, mailbox: Option<&Mailbox>, will: &DueWill, now: Instant, wakes: &mut Wakes) {
+        let mut tally = Tally::default();
+        tally.accepted();
+        self.counters.add(&mut tally);
+        wakes.begin(will.number().map(Origin::of_will));
+        let message =
+            Arc::new(Message { publish: will.publish.clone(), stamp: self.backbone.next_stamp(), received: now });
+        self.router.route(Arc::clone(&message), mailbox.map(Mailbox::key), wakes);
+        self.backbone.publish(message);
+        if let Some(journal) = &self.journal {
+            journal.record_will_sent(will);
+        }
+        wakes.complete();
+    }
+
     /// A message of the broker's own that the cluster is to have as well.
     pub fn publish_own(&self, publish: Publish, now: Instant, wakes: &mut Wakes) {
         let message = Arc::new(Message { publish, stamp: self.backbone.next_stamp(), received: now });
@@ -301,6 +318,7 @@ impl Broker {
                 self.counters.add(&mut tally);
                 self.publish(mailbox, publish, now, wakes);
             }
+            Action::SendWill(will) => self.send_will(Some(mailbox), &will, now, wakes),
             Action::Refused(reason) => {
                 self.counters.count_refused(reason);
                 tracing::debug!(client = %mailbox.client_id(), reason = reason.name(), "message refused");

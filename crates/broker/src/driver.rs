@@ -29,7 +29,7 @@ use evermq_daemon::workers::{self, Workers};
 use evermq_daemon::{control, limits, metrics, notify, shutdown};
 use evermq_mqtt::ReasonCode;
 use evermq_quorum::{StateWatch, VoterThread, voter_thread};
-use evermq_store::{Recovered, WallTime};
+use evermq_store::{Recovered, Settings, Store, StoreError, WallTime};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -62,6 +62,9 @@ const FLUSH_POLL: Duration = Duration::from_millis(5);
 /// How long the lbs have to hear that this broker drains before it begins.
 const ANNOUNCEMENT: Duration = Duration::from_millis(100);
 
+/// A store, and what is in it.
+pub type Opened = Result<(Arc<Store>, Recovered), StoreError>;
+
 /// A broker whose addresses are bound and whose workers serve.
 pub struct Driver {
     addresses: Addresses,
@@ -89,6 +92,14 @@ impl Driver {
     /// # Errors
     /// Certificates cannot be used, an address cannot be bound, a thread cannot be made.
     pub fn start(config: &BrokerConfig) -> anyhow::Result<Self> {
+        Self::start_on(config, evermq_store::open)
+    }
+
+    /// The same with a store that `open` opens.
+    ///
+    /// # Errors
+    /// As [`Driver::start`].
+    pub fn start_on(config: &BrokerConfig, open: impl FnOnce(&Settings, WallTime) -> Opened) -> anyhow::Result<Self> {
         let broker_config = &config.broker;
         limits::raise_open_files(broker_config.admission.connections.saturating_add(OTHER_FILES));
         // Before they are read: what changes meanwhile has changed for the first reload.
@@ -100,7 +111,7 @@ impl Driver {
         let metrics = broker_config.metrics.map(metrics::bind).transpose()?;
         let voter = config.quorum.as_ref().map(voter_thread).transpose()?;
         let counters = Arc::new(Counters::default());
-        let (journal, recovered) = open_store(&broker_config.store)?;
+        let (journal, recovered) = open_store(&broker_config.store, open)?;
         let retained =
             retained::Bounds { messages: broker_config.max_retained_messages, bytes: broker_config.max_retained_bytes };
         let router = Arc::new(Router::new(retained, Arc::clone(&counters), Some(Arc::clone(&journal))));
@@ -234,7 +245,8 @@ impl Driver {
         let _shown = showing::show(&self.desk, self.metrics, self.sys_interval, &ended);
         notify::ready("serving MQTT clients");
 
-        // A thread that ends before it is told to has failed, and the broker is of no use without it.
+        // A thread that ends before it is told to has failed, and the broker is of no use without it: the others end too.
+        let _stop = (self.stop.clone().drop_guard(), self.stop_bridge.clone().drop_guard());
         let (workers, bridge) = (self.workers, self.bridge);
         let mut workers = tokio::task::spawn_blocking(|| workers.join());
         let mut bridge = tokio::task::spawn_blocking(|| bridge.join());
@@ -321,11 +333,14 @@ fn access(config: &config::Broker, material: &Material) -> anyhow::Result<Arc<Ac
 
 /// The store, and what it has. The clocks are read once for both, so that times before the start keep their distance.
 #[expect(clippy::disallowed_methods, reason = "what is stored has times that outlive the process")]
-fn open_store(config: &config::Store) -> anyhow::Result<(Arc<Journal>, Recovered)> {
+fn open_store(
+    config: &config::Store,
+    open: impl FnOnce(&Settings, WallTime) -> Opened,
+) -> anyhow::Result<(Arc<Journal>, Recovered)> {
     let now = clock();
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let wall = WallTime(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX));
-    let settings = evermq_store::Settings {
+    let settings = Settings {
         path: config.path.clone(),
         sync: match config.sync {
             config::Sync::Always => evermq_store::Sync::Always,
@@ -335,7 +350,7 @@ fn open_store(config: &config::Store) -> anyhow::Result<(Arc<Journal>, Recovered
         segment_size: config.segment_size,
         max_size: config.max_size,
     };
-    let (store, recovered) = evermq_store::open(&settings, wall)?;
+    let (store, recovered) = open(&settings, wall)?;
     let journal = Journal::new(store, now, wall);
     tracing::info!(
         path = %config.path.display(),

@@ -1,4 +1,4 @@
-//! What the broker writes into the store: sessions' changes and messages as its records.
+//! What the broker writes into the store: sessions' changes, messages and wills as its records.
 //!
 //! Every method appends to memory only and may be called under a session's lock. What it returns is how far the store has to
 //! be on the disk before anything may be said that relies on it.
@@ -13,12 +13,16 @@ use bytes::BytesMut;
 use evermq_mqtt::Text;
 use evermq_mqtt::packet::SubscriptionOptions;
 use evermq_store::{
-    Position, Record, SessionId, SessionSnapshot, SessionState, Source, Status, Store, StoredMessage, StoredWill,
-    Waiting, WallTime,
+    Handle, Position, Record, SegmentId, SessionId, SessionSnapshot, SessionState, Status, Store, StoredMessage,
+    StoredWill, Waiting, WallTime,
 };
 
 use crate::message::{Delivery, Shared};
-use crate::session::{Change, Session, Subscription, Will};
+use crate::session::{Change, DueWill, Session, Subscription, Will};
+
+mod wills;
+
+use wills::Wills;
 
 /// The store, and the time as it has it.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub struct Journal {
     store: Arc<Store>,
     /// The same moment on both clocks.
     started: (Instant, WallTime),
+    /// Wills that are going out.
+    wills: Wills,
 }
 
 /// Whose session it is that is written down.
@@ -41,7 +47,7 @@ impl Journal {
     /// A journal in `store`; `now` and `wall` are the same moment.
     #[must_use]
     pub fn new(store: Arc<Store>, now: Instant, wall: WallTime) -> Arc<Self> {
-        Arc::new(Self { store, started: (now, wall) })
+        Arc::new(Self { store, started: (now, wall), wills: Wills::default() })
     }
 
     /// The store.
@@ -82,7 +88,7 @@ impl Journal {
     pub fn record_retained(&self, shared: &Shared) -> Position {
         let mut position = Position::default();
         shared.stored(&mut |shared| {
-            let (handle, at) = self.store.append_message(&self.stored(shared, true)).ok()?;
+            let (handle, at) = self.append(shared, true)?;
             position = at;
             Some(handle)
         });
@@ -127,9 +133,30 @@ impl Journal {
         }
     }
 
-    /// Whether the store keeps up; otherwise the task is woken when it is time.
+    /// Whether the store takes messages as fast as they come; otherwise the task is woken when it is time. One that is full says
+    /// so to whoever publishes, which need not wait.
     pub fn poll_pace(&self, cx: &Context<'_>) -> bool {
-        self.store.status() != Status::Slow || self.store.poll_ready(cx).is_ready()
+        self.is_full() || self.store.poll_pace(cx).is_ready()
+    }
+
+    /// The same for those who cannot be told anything: their messages stay where they are until there is room.
+    pub fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        self.store.poll_pace(cx)
+    }
+
+    /// A will out of the store, which is to go out again.
+    pub fn take_up_will(&self, will: &DueWill) {
+        self.wills.take_up(will);
+    }
+
+    /// Writes down that the will is with all who get it.
+    pub fn record_will_sent(&self, will: &DueWill) {
+        self.wills.end(&self.store, will);
+    }
+
+    /// Writes down again the wills that are going out and were written down in a segment before `before`.
+    pub fn refresh_wills(&self, before: SegmentId) {
+        self.wills.refresh(&self.store, before);
     }
 
     /// Ready when nothing will be durable any more, with the reason.
@@ -169,6 +196,7 @@ impl Journal {
         let record = match change {
             Change::Begin => return self.record_all(owner, of),
             Change::State => Record::Session(self.state(owner, of)),
+            Change::WillDue(ref will) => return self.wills.begin(&self.store, session, will),
             Change::End => Record::SessionEnd { session },
             Change::Subscribe(ref filter, ref subscription) => Record::Subscribe {
                 session,
@@ -179,7 +207,7 @@ impl Journal {
             Change::Unsubscribe(ref filter) => Record::Unsubscribe { session, filter: filter.as_str().into() },
             Change::Enqueue(ref delivery) => match self.waiting(delivery) {
                 Some(waiting) => Record::Enqueue { session, waiting },
-                // The store has no room for it: it waits in memory only.
+                // It cannot be written, so it waits in memory only.
                 None => return Position::default(),
             },
             Change::Sent(ref shared, packet_id) => match shared.handle() {
@@ -210,14 +238,26 @@ impl Journal {
         }
     }
 
-    /// A message that is written down at the first of those who wait for it; `None` if there is no room for it.
+    /// A message that is written down at the first of those who wait for it; `None` if it cannot be.
     fn waiting(&self, delivery: &Delivery) -> Option<Waiting<'static>> {
         self.refresh(&delivery.message);
-        let mut store = |shared: &Shared| Some(self.store.append_message(&self.stored(shared, false)).ok()?.0);
+        let mut store = |shared: &Shared| Some(self.append(shared, false)?.0);
         let message = delivery.message.stored(&mut store)?.id();
         let ids = delivery.ids.as_deref().unwrap_or_default();
         let ids = ids.iter().copied().map(NonZeroU32::get).collect();
         Some(Waiting { message, qos: delivery.qos, retain: delivery.retain, ids })
+    }
+
+    /// `None` for what cannot be a packet of MQTT 5.0: one of an earlier version may be so large that it has no room for the
+    /// properties' length.
+    fn append(&self, shared: &Shared, retained: bool) -> Option<(Handle, Position)> {
+        let appended = self.store.append_message(&self.stored(shared, retained));
+        appended
+            .inspect_err(|error| {
+                let topic = &shared.message().publish.topic;
+                tracing::warn!(%topic, %error, "a message cannot be stored and is lost if the broker stops: lower broker.max_packet_size");
+            })
+            .ok()
     }
 
     fn stored<'a>(&self, shared: &'a Shared, retained: bool) -> StoredMessage<'a> {
@@ -228,10 +268,7 @@ impl Journal {
             stamp_origin: &message.stamp.origin,
             received: self.wall(message.received),
             retained,
-            from: shared.origin().map(|origin| Source::Client {
-                session: SessionId(origin.session),
-                packet_id: origin.packet_id.0.get(),
-            }),
+            from: shared.origin().map(|origin| origin.source),
         }
     }
 }

@@ -10,7 +10,7 @@ use evermq_bridge::Message;
 use evermq_mqtt::codec::{self, Alias, EncodeError, PublishFrame, Sent};
 use evermq_mqtt::properties::PublishProperties;
 use evermq_mqtt::{Packet, PacketId, Publish, QoS, Text, TopicName, Version};
-use evermq_store::Handle;
+use evermq_store::{Handle, SessionId, Source};
 
 use crate::share::ShareRef;
 
@@ -27,22 +27,30 @@ pub struct Shared {
     stored: OnceLock<Handle>,
 }
 
-/// A message of QoS 2 from a durable session. Until the store has heard from the session too that it was taken, nobody is
-/// sent it at QoS 2: should the broker stop before that, the client sends it again, and the store forgets this one.
+/// A message of QoS 2 from a durable session, or its will. Until the store has heard that it was taken, or has gone out, nobody
+/// is sent it at QoS 2: should the broker stop before that, it comes again, and the store forgets this one.
 #[derive(Debug)]
 pub struct Origin {
-    /// Key of the session's mailbox.
-    pub session: u64,
-    /// The client's identifier of the message.
-    pub packet_id: PacketId,
+    /// As the store has it.
+    pub source: Source,
     is_complete: AtomicBool,
 }
 
 impl Origin {
-    /// A message that this session has just taken.
+    /// A message that the session of this mailbox has just taken.
     #[must_use]
-    pub fn new(session: u64, packet_id: PacketId) -> Arc<Self> {
-        Arc::new(Self { session, packet_id, is_complete: AtomicBool::new(false) })
+    pub fn new(key: u64, packet_id: PacketId) -> Arc<Self> {
+        Self::of(Source::Client { session: SessionId(key), packet_id: packet_id.0.get() })
+    }
+
+    /// The will that the store has under this number.
+    #[must_use]
+    pub fn of_will(number: u64) -> Arc<Self> {
+        Self::of(Source::Will { will: SessionId(number) })
+    }
+
+    fn of(source: Source) -> Arc<Self> {
+        Arc::new(Self { source, is_complete: AtomicBool::new(false) })
     }
 
     /// The store has heard that it was taken.

@@ -219,7 +219,7 @@ fn store(text: &mut Exposition, store: &Store) {
 /// Name, kind, help, and how it is read.
 type OfStore = (&'static str, Is, &'static str, fn(&evermq_store::Figures) -> u64);
 
-const OF_STORE: [OfStore; 16] = [
+const OF_STORE: [OfStore; 15] = [
     ("evermq_broker_store_segments", Is::Gauge, "Files of the log.", |figures| figures.segments),
     ("evermq_broker_store_bytes", Is::Gauge, "Bytes of the log's files.", |figures| figures.bytes),
     (
@@ -253,7 +253,6 @@ const OF_STORE: [OfStore; 16] = [
         figures.deleted_segments
     }),
     ("evermq_broker_store_full_total", Is::Counter, "Times that there was no room.", |figures| figures.full),
-    ("evermq_broker_store_refused_total", Is::Counter, "Messages refused for want of room.", |figures| figures.refused),
 ];
 
 /// The links to the other brokers, as the bridge shows them.

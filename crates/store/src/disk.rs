@@ -163,5 +163,5 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulated-disk"))]
 pub(crate) mod simulated;

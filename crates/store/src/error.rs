@@ -3,8 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use evermq_mqtt::codec::EncodeError;
-
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -77,15 +75,4 @@ pub enum StoreError {
     /// A thread cannot be started.
     #[error("cannot start a thread of the store: {0}")]
     Thread(#[source] io::Error),
-}
-
-/// Why a message was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// The disk has not taken what came before, and memory has no room for more.
-    #[error("the store is full")]
-    Full,
-    /// It cannot be written as an MQTT packet.
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
 }

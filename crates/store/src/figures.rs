@@ -45,8 +45,6 @@ pub struct Figures {
     pub deleted_segments: u64,
     /// Times that there was no room.
     pub full: u64,
-    /// Messages refused for want of room.
-    pub refused: u64,
     /// Bytes found damaged when the store was opened.
     pub damaged_bytes: u64,
 }
@@ -68,7 +66,6 @@ pub(crate) struct Counters {
     pub(crate) checkpoints: AtomicU64,
     pub(crate) deleted_segments: AtomicU64,
     pub(crate) full: AtomicU64,
-    pub(crate) refused: AtomicU64,
     /// Bytes of snapshots, which a checkpoint is measured by.
     pub(crate) snapshot_bytes: AtomicU64,
 }
@@ -102,7 +99,6 @@ impl Counters {
             checkpoints: get(&self.checkpoints),
             deleted_segments: get(&self.deleted_segments),
             full: get(&self.full),
-            refused: get(&self.refused),
             ..Figures::default()
         }
     }

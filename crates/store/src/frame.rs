@@ -42,11 +42,13 @@ pub enum Kind {
     Forward = 17,
     PeerCursor = 18,
     Applied = 19,
+    WillDue = 20,
+    WillSent = 21,
 }
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Session,
         Self::SessionEnd,
         Self::Subscribe,
@@ -66,6 +68,8 @@ impl Kind {
         Self::Forward,
         Self::PeerCursor,
         Self::Applied,
+        Self::WillDue,
+        Self::WillSent,
     ];
 
     fn from_u8(number: u8) -> Option<Self> {
@@ -95,6 +99,8 @@ impl fmt::Display for Kind {
             Self::Forward => "forward",
             Self::PeerCursor => "peer_cursor",
             Self::Applied => "applied",
+            Self::WillDue => "will_due",
+            Self::WillSent => "will_sent",
         })
     }
 }
@@ -200,7 +206,7 @@ mod tests {
             assert_eq!(*kind as usize, index + 1);
             assert_eq!(Kind::from_u8(*kind as u8), Some(*kind));
         }
-        assert_eq!((Kind::from_u8(0), Kind::from_u8(20)), (None, None));
+        assert_eq!((Kind::from_u8(0), Kind::from_u8(22)), (None, None));
     }
 
     #[test]

@@ -46,7 +46,8 @@ mod wire;
 mod writer;
 
 pub use checkpoint::Live;
-pub use error::{Refused, StoreError};
+pub use error::StoreError;
+pub use evermq_mqtt::codec::EncodeError;
 pub use figures::{COMMIT_BOUNDS, COMMIT_BUCKETS, Figures};
 pub use frame::Kind;
 pub use message::Handle;
@@ -61,6 +62,12 @@ pub use recovery::{
 pub use replay::Applied;
 pub use store::{Settings, Status, Store, Sync, Trouble, open};
 pub use wire::DecodeError;
+
+/// A disk that loses what was not synced, in pieces and in any order, runs full and breaks.
+#[cfg(feature = "simulated-disk")]
+pub mod simulated {
+    pub use crate::disk::simulated::{Chance, Simulated};
+}
 
 #[cfg(test)]
 mod tests;

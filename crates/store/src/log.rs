@@ -20,8 +20,6 @@ use crate::store::{Settings, Status, Sync, Trouble};
 const SLOW: usize = 8 << 20;
 /// Less than this: they may go on.
 const READY: usize = 2 << 20;
-/// More than this: messages are refused. What is left are acknowledgements and the like, which what is held in memory bounds.
-const REFUSE: usize = 64 << 20;
 /// A record's buffer larger than this goes back to the system.
 const KEEP_SCRATCH: usize = 1 << 20;
 
@@ -69,8 +67,6 @@ pub(crate) struct Open {
 const IS_SLOW: u8 = 1;
 const IS_FULL: u8 = 2;
 const IS_FAILED: u8 = 4;
-/// Memory has no room for messages either.
-const IS_CROWDED: u8 = 8;
 
 /// After every position: never durable.
 pub(crate) const NEVER: Position = Position(u64::MAX);
@@ -99,9 +95,9 @@ impl Log {
         })
     }
 
-    /// Whether memory has no room for messages.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) & (IS_CROWDED | IS_FAILED) != 0
+    /// Whether more waits to be written than should.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.flags.load(Ordering::SeqCst) & (IS_SLOW | IS_FAILED) == IS_SLOW
     }
 
     /// Puts a frame into the batch.
@@ -111,10 +107,8 @@ impl Log {
             return NEVER;
         }
         let at = open.batch.push(frame);
-        let waiting = open.batch.len();
-        if waiting > SLOW {
-            let crowded = if waiting > REFUSE { IS_CROWDED } else { 0 };
-            self.flags.fetch_or(IS_SLOW | crowded, Ordering::SeqCst);
+        if open.batch.len() > SLOW {
+            self.flags.fetch_or(IS_SLOW, Ordering::SeqCst);
         }
         let was_idle = std::mem::take(&mut open.is_idle);
         drop(open);
@@ -153,17 +147,17 @@ impl Log {
         }
     }
 
-    /// The writer has taken what waited: publishers may go on, unless as much has come again.
+    /// The writer has taken what waited: those who wait for that may go on, unless as much has come again.
     pub(crate) fn has_room(&self) -> bool {
         if self.flags.load(Ordering::SeqCst) & IS_SLOW == 0 {
             return false;
         }
         let open = self.open.lock();
         if open.batch.len() < READY {
-            self.flags.fetch_and(!(IS_SLOW | IS_CROWDED), Ordering::SeqCst);
+            self.flags.fetch_and(!IS_SLOW, Ordering::SeqCst);
         }
         drop(open);
-        self.status() == Status::Ready
+        !self.is_behind()
     }
 
     pub(crate) fn status(&self) -> Status {

@@ -143,6 +143,21 @@ pub enum Record<'a> {
         /// The last place.
         seq: u64,
     },
+    /// The session's will is to go out now, and is the session's no longer: one record, so that it is never neither. After a
+    /// restart it is due as long as [`Record::WillSent`] is not there.
+    WillDue {
+        /// Its number, one of those of sessions: see [`Source::Will`].
+        will: SessionId,
+        /// The session; 0 where it was written again.
+        session: SessionId,
+        /// Its message, see [`encode_publish`].
+        publish: Cow<'a, [u8]>,
+    },
+    /// The will is with all who get it.
+    WillSent {
+        /// Its number.
+        will: SessionId,
+    },
 }
 
 /// A broker's log for the other brokers.
@@ -173,6 +188,11 @@ pub enum Source {
         epoch: u64,
         /// The place in it.
         seq: u64,
+    },
+    /// It is a will: the same with [`Record::WillSent`]. If that is not there after a restart, the will goes out again.
+    Will {
+        /// Its number.
+        will: SessionId,
     },
 }
 

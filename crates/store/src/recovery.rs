@@ -28,6 +28,8 @@ pub struct Recovered {
     pub messages: Vec<RecoveredMessage>,
     /// Which of `messages` are retained, deletions too, oldest first.
     pub retained: Vec<usize>,
+    /// Wills that are due and may not be with all who get them: each with its number, see [`crate::Record::WillDue`].
+    pub wills: Vec<(SessionId, Publish)>,
     /// The latest stamp time that was given out.
     pub last_stamp: u64,
     /// What is known of the other brokers.
@@ -254,7 +256,8 @@ fn build(
 ) -> Result<(Recovered, Vec<(SessionId, MessageId)>), StoreError> {
     let Survey { identity, segments, replay, mut report, .. } = survey;
     let last_stamp = replay.last_stamp;
-    let Outcome { sessions, messages, retained, lost_messages, replaced_sessions, forgotten, mesh } = replay.finish();
+    let Outcome { sessions, messages, retained, wills, lost_messages, replaced_sessions, forgotten, mesh } =
+        replay.finish();
     report.lost_messages = lost_messages;
     report.replaced_sessions = replaced_sessions;
     let mut recovered = Recovered { last_stamp, ..Recovered::default() };
@@ -273,6 +276,8 @@ fn build(
     }
     recovered.sessions = sessions.into_iter().map(|session| session_of(session, &index, &mut report)).collect();
     recovered.mesh = mesh_of(mesh, &index);
+    // As with a session's will.
+    recovered.wills = wills.iter().filter_map(|(id, publish)| Some((*id, decode_publish(publish).ok()?))).collect();
     recovered.retained = retained.iter().filter_map(|id| index.get(id).copied()).collect();
     for (_, handle) in not_retained(&recovered) {
         handle.not_retained();

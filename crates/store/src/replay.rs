@@ -20,6 +20,9 @@ mod mesh;
 pub use mesh::Applied;
 pub(crate) use mesh::MeshOutcome;
 
+/// No packet identifier: those are above 0.
+const OF_WILL: u16 = 0;
+
 /// Where a message's frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
@@ -76,10 +79,12 @@ pub(crate) struct Replay {
     retained: HashMap<Box<str>, Retained>,
     origins: Origins,
     mesh: mesh::Mesh,
-    /// Messages of QoS 2 by where they came from, until [`Record::Received`].
+    /// Messages of QoS 2 and wills by where they came from, until [`Record::Received`] or [`Record::WillSent`].
     incomplete: HashMap<(SessionId, u16), MessageId>,
     /// Those that never were: after a restart their clients sent them again, and those were other messages.
     abandoned: HashSet<MessageId>,
+    /// Wills that are due and not with all who get them.
+    wills: BTreeMap<SessionId, Box<[u8]>>,
     /// The highest stamp time.
     pub(crate) last_stamp: u64,
     /// No message has had this number or a higher one.
@@ -99,6 +104,8 @@ pub(crate) struct Outcome {
     pub(crate) messages: Vec<(MessageId, Place)>,
     /// The retained messages among them, by number.
     pub(crate) retained: Vec<MessageId>,
+    /// Wills that are due, by number, see [`Record::WillDue`].
+    pub(crate) wills: Vec<(SessionId, Box<[u8]>)>,
     /// Messages that sessions wait for and that are not in the log: their records were lost.
     pub(crate) lost_messages: u64,
     /// Sessions that a later one of the same client replaces, though the log does not say that they ended.
@@ -126,11 +133,8 @@ impl Replay {
         self.messages.insert(message.id, place);
         match message.from {
             None => {}
-            Some(Source::Client { session, packet_id }) => {
-                // The same identifier without a word in between: it came, the broker stopped, and it came again.
-                let earlier = self.incomplete.insert((session, packet_id), message.id);
-                self.abandoned.extend(earlier.filter(|earlier| *earlier != message.id));
-            }
+            Some(Source::Client { session, packet_id }) => self.begun((session, packet_id), message.id),
+            Some(Source::Will { will }) => self.begun((will, OF_WILL), message.id),
             Some(Source::Peer { epoch, seq }) => {
                 self.mesh.came(message.stamp_origin, (epoch, seq), message.id, &mut self.origins);
             }
@@ -149,6 +153,12 @@ impl Replay {
                 self.retained.insert(topic.into(), held);
             }
         }
+    }
+
+    /// The same without a word in between: it came, the broker stopped, and it came again.
+    fn begun(&mut self, from: (SessionId, u16), message: MessageId) {
+        let earlier = self.incomplete.insert(from, message);
+        self.abandoned.extend(earlier.filter(|earlier| *earlier != message));
     }
 
     /// Records of a session that is not known say nothing: it has ended, or a snapshot of it comes later.
@@ -173,6 +183,15 @@ impl Replay {
             Record::Forward { seq, message } => self.mesh.forward(seq, message),
             Record::PeerCursor { peer, seq } => self.mesh.cursor(&peer, seq),
             Record::Applied { origin, epoch, seq } => self.mesh.applied(&origin, epoch, seq, &mut self.origins),
+            Record::WillDue { will, session, publish } => {
+                self.saw_session(will);
+                self.wills.insert(will, publish.into_owned().into());
+                self.with(session, |session| session.state.will = None);
+            }
+            Record::WillSent { will } => {
+                self.wills.remove(&will);
+                self.incomplete.remove(&(will, OF_WILL));
+            }
             Record::Subscribe { session, filter, options, id } => self.with(session, |session| {
                 session.subscriptions.insert(filter.into(), (options, id));
             }),
@@ -225,7 +244,7 @@ impl Replay {
 
     /// What is left when all records were applied.
     pub(crate) fn finish(self) -> Outcome {
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome { wills: self.wills.into_iter().collect(), ..Outcome::default() };
         let mut by_client = HashMap::<String, Session>::new();
         for (_, session) in self.sessions {
             let client_id = session.state.client_id.clone().into_owned();

@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use evermq_mqtt::codec::EncodeError;
 use parking_lot::Mutex;
 
 use crate::checkpoint::{Live, Mover};
-use crate::error::Refused;
 use crate::figures::Figures;
 use crate::frame::Kind;
 use crate::log::{Log, NEVER};
@@ -22,7 +22,7 @@ mod opening;
 
 pub(crate) use opening::held_by;
 pub use opening::open;
-#[cfg(test)]
+#[cfg(any(test, feature = "simulated-disk"))]
 pub(crate) use opening::open_on;
 
 /// How the store is kept.
@@ -99,14 +99,13 @@ impl Store {
 
     /// Appends a message, once for all who wait for it.
     ///
+    /// It is taken however much waits to be written, so that nothing which has come is forgotten: who makes messages is to ask
+    /// [`Store::poll_pace`] before the next ones.
+    ///
     /// # Errors
-    /// So much waits to be written that memory has no room for it, or it cannot be an MQTT packet. Nothing is appended.
-    pub fn append_message(&self, message: &StoredMessage<'_>) -> Result<(Handle, Position), Refused> {
+    /// It cannot be an MQTT packet. Nothing is appended.
+    pub fn append_message(&self, message: &StoredMessage<'_>) -> Result<(Handle, Position), EncodeError> {
         let log = &*self.log;
-        if log.is_crowded() {
-            log.counters.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(Refused::Full);
-        }
         let id = MessageId(log.next_message.fetch_add(1, Ordering::Relaxed));
         log.last_stamp.fetch_max(message.stamp_time, Ordering::Relaxed);
         let (at, bytes) = self.put_message(id, message, message.retained, message.from)?;
@@ -179,6 +178,16 @@ impl Store {
         if is_ready() { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Waits until the disk keeps up, whether there is room or not: until so little waits to be written that more may come.
+    pub fn poll_pace(&self, cx: &Context<'_>) -> Poll<()> {
+        let keeps_up = || !self.log.is_behind();
+        if keeps_up() {
+            return Poll::Ready(());
+        }
+        self.log.ready_waiters.wait(Position::default(), cx);
+        if keeps_up() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     /// Why the store is full or has failed.
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
@@ -246,20 +255,20 @@ impl Store {
         message: &StoredMessage<'_>,
         retained: bool,
         from: Option<Source>,
-    ) -> Result<(Position, u64), Refused> {
+    ) -> Result<(Position, u64), EncodeError> {
         let log = &*self.log;
-        let mut refused = None;
+        let mut failed = None;
         let put = log.framed(
             |out| match record::encode_message(id, message, retained, from, out) {
                 Ok(()) => Some(Kind::Message),
                 Err(error) => {
-                    refused = Some(error);
+                    failed = Some(error);
                     None
                 }
             },
             |frame, _| (log.push(frame), frame.len() as u64),
         );
-        put.ok_or_else(|| refused.map_or(Refused::Full, Refused::Encode))
+        put.ok_or_else(|| failed.expect("nothing was put because it could not be encoded"))
     }
 }
 

@@ -34,6 +34,8 @@ impl Live for Checkpoint {
         broker
             .router
             .visit_retained(|slice| slice.iter().for_each(|retained| journal.refresh(retained)), || store.pace());
+        // Sessions afterwards: a will that becomes due meanwhile is written down in a newer segment.
+        journal.refresh_wills(before);
         for mailbox in broker.all_sessions() {
             if mailbox.is_durable() {
                 checkpoint_session(&mailbox, journal, before, store);

@@ -11,10 +11,10 @@ use evermq_store::{Recovered, RecoveredMessage, RecoveredSession, RecoveredWaiti
 
 use super::Broker;
 use crate::journal::Journal;
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mailbox, Wakes};
 use crate::message::{Delivery, Shared};
 use crate::session::recover::Saved;
-use crate::session::{Session, Subscription, Will};
+use crate::session::{DueWill, Session, Subscription, Will};
 
 impl Broker {
     /// Takes up what the store has. A session that had a connection has lost it now; wills that are due and sessions that
@@ -33,6 +33,12 @@ impl Broker {
             let Ok(client_id) = Text::new(&session.client_id) else { continue };
             let saved = saved(journal, session, &messages);
             self.take_up((key, since, client_id), saved, journal, now);
+        }
+        let mut wakes = Wakes::default();
+        for (number, publish) in recovered.wills {
+            let will = DueWill::recovered(publish, number.0);
+            journal.take_up_will(&will);
+            self.send_will(None, &will, now, &mut wakes);
         }
     }
 

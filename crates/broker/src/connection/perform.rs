@@ -41,7 +41,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.broker.counters.ended.count(reason);
                     self.phase = if self.phase == Phase::Lost { Phase::Lost } else { Phase::Closing };
                 }
-                Action::Refused(_)
+                Action::SendWill(_)
+                | Action::Refused(_)
                 | Action::Subscribe { .. }
                 | Action::Unsubscribe(_)
                 | Action::Watch

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use evermq_mqtt::{PacketId, TopicFilter};
 
-use super::{Session, State, Subscription, Will};
+use super::{DueWill, Session, State, Subscription};
 use crate::message::{Delivery, Shared};
 
 /// One change of a durable session.
@@ -18,6 +18,8 @@ pub enum Change {
     Begin,
     /// Its expiry, its will, its user, or whether it is connected.
     State,
+    /// Its will is to go out now, and is its own no longer.
+    WillDue(Arc<DueWill>),
     /// It is over, or ends with its connection from now on.
     End,
     /// A subscription was made or replaced.
@@ -50,12 +52,6 @@ impl Session {
     /// Exchanges the list of changes, as [`Session::swap_actions`] does that of actions.
     pub fn swap_changes(&mut self, changes: &mut Vec<Change>) {
         std::mem::swap(&mut self.changes, changes);
-    }
-
-    /// The will that is to go out when the connection is lost or its delay has passed.
-    #[must_use]
-    pub fn will(&self) -> Option<&Will> {
-        self.will.as_deref()
     }
 
     /// When the client was last heard, or when its connection ended: from then on expiry and will delay count.

@@ -20,6 +20,7 @@
 //! | [`budget`] | room for all queues together |
 //! | `link` | the present connection |
 //! | `permits` | what the client may have, and messages that it may not have any more |
+//! | `will` | wills, and that each goes out once |
 //! | [`changes`], [`recover`] | what the store is to know, and a session out of it |
 //! | [`view`] | what an operator is shown |
 //!
@@ -39,6 +40,7 @@ pub mod queue;
 pub mod recover;
 mod subscribe;
 pub mod view;
+mod will;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -62,6 +64,7 @@ use link::Link;
 pub(crate) use publish::is_reserved;
 use queue::Queue;
 pub use subscribe::Subscription;
+pub use will::{DueWill, Will};
 
 use crate::authentication::{Authentication, Step};
 use crate::message::Delivery;
@@ -78,9 +81,11 @@ pub struct LinkId(pub u64);
 pub enum Action {
     /// Write the packet to the connection.
     Send(Packet),
-    /// The client's own message, or its will: stamp it, give it to the bridge and to the subscribers. Of QoS 2 and from a
+    /// The client's own message, or the will of a session that the store does not have: stamp it, give it to the bridge and to the subscribers. Of QoS 2 and from a
     /// durable session it has its packet identifier until then; [`Session::confirm_received`] is to follow.
     Publish(Publish),
+    /// The same of the will of a durable session: the store is to hear afterwards that it has gone out.
+    SendWill(Arc<DueWill>),
     /// A message was not accepted; the client has been told where its version can say so.
     Refused(ReasonCode),
     /// Enter or replace the subscription, then bring the retained messages if `retained`.
@@ -163,15 +168,6 @@ enum State {
     Ended,
 }
 
-/// A will message (§3.1.2.5).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Will {
-    /// What is published.
-    pub publish: Publish,
-    /// How long after the connection's end.
-    pub delay: Duration,
-}
-
 impl Session {
     /// The session of a client that has not connected before.
     #[must_use]
@@ -201,11 +197,10 @@ impl Session {
             // §3.1.4 (4): the will of the old connection goes out unless it is delayed and the session goes on.
             State::Connected(_) => {
                 if let Some(will) = self.will.take().filter(|will| will.delay.is_zero()) {
-                    self.actions.push_back(Action::Publish(will.publish));
+                    self.send_will(will);
                 }
             }
-            // [MQTT-3.1.3-9]: the client is back before its will was due.
-            State::Detached { .. } => self.will = None,
+            State::Detached { .. } => self.keep_or_send_will(now),
             State::Ended => return,
         }
         let session_present = !std::mem::replace(&mut self.fresh, false);
@@ -311,8 +306,7 @@ impl Session {
                 if will_at.is_some_and(|at| now >= at) {
                     *will_at = None;
                     if let Some(will) = self.will.take() {
-                        self.actions.push_back(Action::Publish(will.publish));
-                        self.note(Change::State);
+                        self.send_will(will);
                     }
                 }
                 if expired {
@@ -490,7 +484,7 @@ impl Session {
         let mut will_at = None;
         if let Some(will) = self.will.take() {
             if will.delay.is_zero() {
-                self.actions.push_back(Action::Publish(will.publish));
+                self.send_will(will);
             } else {
                 will_at = now.checked_add(will.delay.min(self.expiry));
                 self.will = Some(will);
@@ -505,7 +499,7 @@ impl Session {
 
     fn end(&mut self) {
         if let Some(will) = self.will.take() {
-            self.actions.push_back(Action::Publish(will.publish));
+            self.send_will(will);
         }
         let filters = std::mem::take(&mut self.subscriptions).into_keys().collect();
         self.actions.push_back(Action::End { filters });

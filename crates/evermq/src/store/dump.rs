@@ -87,6 +87,10 @@ fn record_fields(record: &Record<'_>) -> Value {
         Record::Forward { seq, message } => json!({ "seq": seq, "message": message.0 }),
         Record::PeerCursor { peer, seq } => json!({ "peer": peer, "seq": seq }),
         Record::Applied { origin, epoch, seq } => json!({ "origin": origin, "epoch": epoch, "seq": seq }),
+        Record::WillDue { will, session, publish } => {
+            json!({ "will": will.0, "session": session.0, "publish": publish_bytes(publish) })
+        }
+        Record::WillSent { will } => json!({ "will": will.0 }),
     }
 }
 
@@ -117,6 +121,7 @@ fn message_fields(message: &MessageRecord<'_>) -> Value {
         "from": message.from.map(|source| match source {
             Source::Client { session, packet_id } => json!({ "session": session.0, "packet_id": packet_id }),
             Source::Peer { epoch, seq } => json!({ "epoch": epoch, "seq": seq }),
+            Source::Will { will } => json!({ "will": will.0 }),
         }),
         "publish": publish_bytes(message.publish),
     })

@@ -8,21 +8,25 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::{Disk, File};
+use crate::store::open_on;
+use crate::{Recovered, Settings, Store, StoreError, WallTime};
 
 /// What reaches the disk at once: smaller than a sector of any disk, so worse than any.
 const SECTOR: usize = 128;
 
 /// A source of decisions that are the same each time.
 #[derive(Debug, Clone)]
-pub(crate) struct Chance(u64);
+pub struct Chance(u64);
 
 impl Chance {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// The same decisions for the same seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
     /// A number below `bound`.
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -30,14 +34,14 @@ impl Chance {
     }
 
     /// True in one of `of` cases.
-    pub(crate) fn one_in(&mut self, of: usize) -> bool {
+    pub fn one_in(&mut self, of: usize) -> bool {
         self.below(of) == 0
     }
 }
 
 /// The disk. A clone is the same disk.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Simulated(Arc<Mutex<State>>);
+pub struct Simulated(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -67,14 +71,22 @@ struct Contents {
 }
 
 impl Simulated {
+    /// Opens the store that is on it.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    pub fn open_store(&self, settings: &Settings, now: WallTime) -> Result<(Arc<Store>, Recovered), StoreError> {
+        open_on(settings, Arc::new(self.clone()), now)
+    }
+
     /// The power fails before the operation after `operations` more: everything fails from then on.
-    pub(crate) fn lose_power_after(&self, operations: u64, chance: Chance) {
+    pub fn lose_power_after(&self, operations: u64, chance: Chance) {
         let mut state = self.0.lock();
         state.power = Some((state.operations + operations, chance));
     }
 
     /// What is on the disk when the power comes back: it fails now, if it has not failed yet.
-    pub(crate) fn after_power_loss(&self, mut chance: Chance) -> Self {
+    pub fn after_power_loss(&self, mut chance: Chance) -> Self {
         let mut state = self.0.lock();
         if state.image.is_none() {
             state.image = Some(state.image(&mut chance));
@@ -83,32 +95,32 @@ impl Simulated {
     }
 
     /// Room for that many bytes, or any.
-    pub(crate) fn set_capacity(&self, capacity: Option<u64>) {
+    pub fn set_capacity(&self, capacity: Option<u64>) {
         self.0.lock().capacity = capacity;
     }
 
     /// As a file system that cannot give room before it is needed.
-    pub(crate) fn cannot_allocate(&self) {
+    pub fn cannot_allocate(&self) {
         self.0.lock().cannot_allocate = true;
     }
 
     /// Each sync fails that way; what was to be synced is lost, and the next read still has it.
-    pub(crate) fn set_sync_error(&self, error: Option<io::ErrorKind>) {
+    pub fn set_sync_error(&self, error: Option<io::ErrorKind>) {
         self.0.lock().sync_error = error;
     }
 
     /// Each sync takes that long.
-    pub(crate) fn set_sync_time(&self, time: Duration) {
+    pub fn set_sync_time(&self, time: Duration) {
         self.0.lock().sync_time = time;
     }
 
     /// Each write fails that way.
-    pub(crate) fn set_write_error(&self, error: Option<io::ErrorKind>) {
+    pub fn set_write_error(&self, error: Option<io::ErrorKind>) {
         self.0.lock().write_error = error;
     }
 
     /// Changes the bytes of a file.
-    pub(crate) fn alter(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    pub fn alter(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.0.lock();
         let index = state.names[name];
         let file = &mut state.files[index];
@@ -118,12 +130,12 @@ impl Simulated {
     }
 
     /// Bytes of all files.
-    pub(crate) fn used(&self) -> u64 {
+    pub fn used(&self) -> u64 {
         self.0.lock().used()
     }
 
     /// The names that there are.
-    pub(crate) fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         self.0.lock().names.keys().cloned().collect()
     }
 

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use evermq_mqtt::QoS;
 
 use super::encode::{
-    FLAG_CONNECTED, FLAG_USER, FLAG_WILL, MESSAGE_FROM_CLIENT, MESSAGE_FROM_PEER, MESSAGE_RETAINED, WAITING_IDS,
-    WAITING_QOS, WAITING_RETAIN,
+    FLAG_CONNECTED, FLAG_USER, FLAG_WILL, MESSAGE_FROM_CLIENT, MESSAGE_FROM_PEER, MESSAGE_OF_WILL, MESSAGE_RETAINED,
+    MESSAGE_SOURCES, WAITING_IDS, WAITING_QOS, WAITING_RETAIN,
 };
 use super::{
     Entry, MessageId, MessageRecord, OriginLog, Record, SessionId, SessionSnapshot, SessionState, Source, StoredWill,
@@ -40,7 +40,9 @@ pub(crate) fn decode(kind: Kind, bytes: &[u8]) -> Result<Entry<'_>, DecodeError>
         | Kind::OriginLog
         | Kind::Forward
         | Kind::PeerCursor
-        | Kind::Applied => Entry::Record(record(kind, &mut reader)?),
+        | Kind::Applied
+        | Kind::WillDue
+        | Kind::WillSent => Entry::Record(record(kind, &mut reader)?),
     };
     reader.finish()?;
     Ok(entry)
@@ -65,6 +67,11 @@ fn record<'a>(kind: Kind, reader: &mut Reader<'a>) -> Result<Record<'a>, DecodeE
     }
     let session = SessionId(reader.number()?);
     Ok(match kind {
+        Kind::WillDue => {
+            let of = SessionId(reader.number()?);
+            Record::WillDue { will: session, session: of, publish: Cow::Borrowed(reader.bytes()?) }
+        }
+        Kind::WillSent => Record::WillSent { will: session },
         Kind::SessionEnd => Record::SessionEnd { session },
         Kind::Subscribe => {
             let (filter, options, id) = subscription(reader)?;
@@ -101,16 +108,17 @@ fn message(mut reader: Reader<'_>) -> Result<MessageRecord<'_>, DecodeError> {
     let stamp_origin = reader.text()?;
     let received = WallTime(reader.number()?);
     let flags = reader.u8()?;
-    if flags & !(MESSAGE_RETAINED | MESSAGE_FROM_CLIENT | MESSAGE_FROM_PEER) != 0 {
+    if flags & !(MESSAGE_RETAINED | MESSAGE_SOURCES) != 0 {
         return Err(DecodeError::Unknown(flags));
     }
     let retained = flags & MESSAGE_RETAINED != 0;
-    let from = match flags & (MESSAGE_FROM_CLIENT | MESSAGE_FROM_PEER) {
+    let from = match flags & MESSAGE_SOURCES {
         0 => None,
         MESSAGE_FROM_CLIENT => {
             Some(Source::Client { session: SessionId(reader.number()?), packet_id: packet_id(&mut reader)? })
         }
         MESSAGE_FROM_PEER => Some(Source::Peer { epoch: reader.number()?, seq: reader.number()? }),
+        MESSAGE_OF_WILL => Some(Source::Will { will: SessionId(reader.number()?) }),
         _ => return Err(DecodeError::Unknown(flags)),
     };
     let stamp_time = u64::from_le_bytes(stamp_time);

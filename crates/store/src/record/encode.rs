@@ -20,6 +20,8 @@ pub(super) const WAITING_IDS: u8 = 8;
 pub(super) const MESSAGE_RETAINED: u8 = 1;
 pub(super) const MESSAGE_FROM_CLIENT: u8 = 2;
 pub(super) const MESSAGE_FROM_PEER: u8 = 4;
+pub(super) const MESSAGE_OF_WILL: u8 = 8;
+pub(super) const MESSAGE_SOURCES: u8 = MESSAGE_FROM_CLIENT | MESSAGE_FROM_PEER | MESSAGE_OF_WILL;
 
 /// Appends the fields of `record`; its kind.
 pub(crate) fn encode(record: &Record<'_>, out: &mut BytesMut) -> Kind {
@@ -92,6 +94,16 @@ pub(crate) fn encode(record: &Record<'_>, out: &mut BytesMut) -> Kind {
             put_number(out, *seq);
             Kind::Applied
         }
+        Record::WillDue { will, session, publish } => {
+            put_number(out, will.0);
+            put_number(out, session.0);
+            put_bytes(out, publish);
+            Kind::WillDue
+        }
+        Record::WillSent { will } => {
+            put_number(out, will.0);
+            Kind::WillSent
+        }
     }
 }
 
@@ -140,6 +152,7 @@ pub(crate) fn encode_message(
         None => 0,
         Some(Source::Client { .. }) => MESSAGE_FROM_CLIENT,
         Some(Source::Peer { .. }) => MESSAGE_FROM_PEER,
+        Some(Source::Will { .. }) => MESSAGE_OF_WILL,
     };
     out.put_u8(flag(retained, MESSAGE_RETAINED) | source);
     match from {
@@ -152,6 +165,7 @@ pub(crate) fn encode_message(
             put_number(out, epoch);
             put_number(out, seq);
         }
+        Some(Source::Will { will }) => put_number(out, will.0),
     }
     encode_publish(message.publish, out)
 }

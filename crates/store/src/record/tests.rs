@@ -77,6 +77,7 @@ fn source() -> impl Strategy<Value = Source> {
     prop_oneof![
         (session_id(), any::<u16>()).prop_map(|(session, packet_id)| Source::Client { session, packet_id }),
         (any::<u64>(), any::<u64>()).prop_map(|(epoch, seq)| Source::Peer { epoch, seq }),
+        session_id().prop_map(|will| Source::Will { will }),
     ]
 }
 
@@ -109,6 +110,12 @@ pub(crate) fn record() -> impl Strategy<Value = Record<'static>> {
         (any::<u64>(), message_id()).prop_map(|(seq, message)| Record::Forward { seq, message }),
         (text(), any::<u64>()).prop_map(|(peer, seq)| Record::PeerCursor { peer, seq }),
         (text(), any::<u64>(), any::<u64>()).prop_map(|(origin, epoch, seq)| Record::Applied { origin, epoch, seq }),
+        (session_id(), session_id(), vec(any::<u8>(), 0..40)).prop_map(|(will, session, publish)| Record::WillDue {
+            will,
+            session,
+            publish: Cow::Owned(publish)
+        }),
+        session_id().prop_map(|will| Record::WillSent { will }),
     ]
 }
 

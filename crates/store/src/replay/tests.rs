@@ -209,3 +209,42 @@ fn the_log_of_a_peer_that_was_used_last_is_the_last() {
     let got: Vec<_> = log.finish().mesh.applied.iter().map(|applied| (applied.epoch, applied.seq)).collect();
     assert_eq!(got, [(2, 2), (1, 7)]);
 }
+
+#[test]
+fn a_will_that_is_due_is_there_until_it_is_with_all_who_get_it() {
+    let will = SessionId(9);
+    let with_will = |publish: &'static [u8]| SessionState {
+        will: Some(StoredWill { delay: 5, publish: Cow::Borrowed(publish) }),
+        ..state(A, "a")
+    };
+    let due = |session| Record::WillDue { will, session, publish: Cow::Borrowed(b"gone") };
+    let from = Some(Source::Will { will });
+    // Whatever prefix of the log is there: it is the session's, or it is due, or it has gone out.
+    let mut log = Log::default();
+    let session_has = |outcome: &Outcome| outcome.sessions[0].state.will.is_some();
+    let outcome = log.record(Record::Session(with_will(b"gone"))).finish();
+    assert_eq!((session_has(&outcome), outcome.wills.len()), (true, 0));
+    let prefix = |log: &mut Log| {
+        log.record(Record::Session(with_will(b"gone"))).record(due(A));
+    };
+    prefix(&mut log);
+    let outcome = log.finish();
+    assert_eq!((session_has(&outcome), &outcome.wills[..]), (false, &[(will, Box::from(*b"gone"))][..]));
+    // It has reached some: they wait for the one that goes out after the restart, not for this one too.
+    prefix(&mut log);
+    let outcome = log.message(7, "t", |message| message.from = from).waits_for(7).finish();
+    assert_eq!((waiting(&outcome), outcome.wills.len(), outcome.lost_messages), (vec![], 1, 0));
+    assert_eq!(outcome.forgotten, [(A, MessageId(7))], "the log still says that it waits for it");
+    prefix(&mut log);
+    log.message(7, "t", |message| message.from = from).waits_for(7);
+    log.message(8, "t", |message| message.from = from).waits_for(8).record(Record::WillSent { will });
+    let outcome = log.finish();
+    assert_eq!((waiting(&outcome), outcome.wills.len()), (vec![8], 0));
+    // Written again by a checkpoint, it is not that of a session which has another one by then.
+    prefix(&mut log);
+    let outcome = log.record(Record::Session(with_will(b"other"))).record(due(SessionId(0))).finish();
+    assert_eq!((session_has(&outcome), outcome.wills.len(), outcome.sessions.len()), (true, 1, 1));
+    // Its number is not given out again.
+    prefix(&mut log);
+    assert_eq!(log.replay.next_session, 10);
+}

@@ -49,7 +49,7 @@ pub fn open(settings: &Settings, now: WallTime) -> Result<(Arc<Store>, Recovered
 ///
 /// # Errors
 /// See [`StoreError`].
-#[cfg(test)]
+#[cfg(any(test, feature = "simulated-disk"))]
 pub(crate) fn open_on(
     settings: &Settings,
     disk: Arc<dyn Disk>,

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use super::sample::{publish, stored};
 use crate::disk::simulated::Chance;
 use crate::{
-    Handle, Live, Position, Record, Recovered, Refused, SegmentId, SessionId, SessionSnapshot, SessionState, Status,
-    Store, Waiting, WallTime,
+    Handle, Live, Position, Record, Recovered, SegmentId, SessionId, SessionSnapshot, SessionState, Status, Store,
+    Waiting, WallTime,
 };
 
 const CLIENTS: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -241,11 +241,7 @@ impl Model {
         let empty = retained && chance.one_in(4);
         let payload = if empty { String::new() } else { format!("{}{}", state.serial, "x".repeat(size)) };
         let publish = publish(topic, &payload);
-        let (handle, at) = match self.store.append_message(&stored(&publish, state.stamp, retained)) {
-            Ok(appended) => appended,
-            Err(Refused::Full) => return,
-            Err(error) => panic!("{error}"),
-        };
+        let (handle, at) = self.store.append_message(&stored(&publish, state.stamp, retained)).unwrap();
         let message = Arc::new(Message { publish, stamp: state.stamp, handle });
         if retained && let Some(older) = state.retained.insert(topic.to_owned(), Arc::clone(&message)) {
             older.handle.not_retained();

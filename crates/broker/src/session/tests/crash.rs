@@ -137,9 +137,11 @@ impl World {
                 Change::Done(id) => Record::Done(id),
                 Change::Received(id) => Record::Received(id),
                 Change::ReceivedDone(id) => Record::ReceivedDone(id),
-                other @ (Change::End | Change::Subscribe(..) | Change::Unsubscribe(_) | Change::Dropped(_)) => {
-                    panic!("{other:?}")
-                }
+                other @ (Change::End
+                | Change::WillDue(_)
+                | Change::Subscribe(..)
+                | Change::Unsubscribe(_)
+                | Change::Dropped(_)) => panic!("{other:?}"),
             });
         }
     }

@@ -6,6 +6,7 @@ mod publish;
 mod random;
 mod subscribe;
 mod transitions;
+mod wills;
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
