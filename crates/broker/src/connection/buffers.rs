@@ -34,6 +34,16 @@ pub(super) struct Buffers {
     pub(super) tally: Tally,
 }
 
+impl Buffers {
+    /// What a connection has left that failed or panicked is for no other one.
+    fn forget(&mut self) {
+        self.output.clear();
+        self.packets.clear();
+        self.actions.clear();
+        self.transmits.clear();
+    }
+}
+
 thread_local! {
     static BUFFERS: RefCell<Buffers> = RefCell::default();
 }
@@ -41,6 +51,7 @@ thread_local! {
 /// Lends the thread's buffers.
 pub(super) fn with<R>(turn: impl FnOnce(&mut Buffers) -> R) -> R {
     BUFFERS.with_borrow_mut(|buffers| {
+        buffers.forget();
         let result = turn(buffers);
         if buffers.output.capacity() > MAX_OUTPUT {
             buffers.output = BytesMut::new();

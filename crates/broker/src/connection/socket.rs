@@ -62,6 +62,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Writes what is left from before, then the turn's output; what the socket does not take is kept.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> io::Result<()> {
+        let written = self.write_out(cx, buffers);
+        // What a connection that has failed did not take must not be there for the next one that uses the buffer.
+        buffers.output.clear();
+        written
+    }
+
+    fn write_out(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> io::Result<()> {
         while !self.unsent.is_empty() {
             match Pin::new(&mut self.stream).poll_write(cx, self.unsent.as_slice())? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -86,7 +93,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         } else {
             self.unsent.extend_from_slice(output);
         }
-        output.clear();
         if self.unflushed {
             self.unflushed = Pin::new(&mut self.stream).poll_flush(cx)?.is_pending();
         }

@@ -232,3 +232,18 @@ fn an_idle_connection_is_small() {
     let tls = size_of::<crate::stream::TlsStream>();
     assert!(tls <= 1280, "TLS besides what rustls allocates: {tls}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_client_that_is_gone_did_not_take_is_sent_to_nobody_else() {
+    let mut gone = Pair::new(connect("gone"), 1 << 20).await;
+    let mut other = Pair::new(connect("other"), 1 << 20).await;
+    // Its request is read, and the answer cannot be written.
+    gone.send(&Packet::PingReq).await;
+    let Pair { client, task, .. } = gone;
+    drop(client);
+    task.await.unwrap();
+    other.send(&Packet::PingReq).await;
+    assert_eq!(other.receive().await, Some(Packet::PingResp));
+    let more = tokio::time::timeout(Duration::from_secs(60), other.receive()).await;
+    assert!(more.is_err(), "{more:?} was for another client");
+}
