@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use evermq_bridge::{Bridge, Local, Message, Pressure};
+use evermq_bridge::{Arrived, Bridge, Local, Message, Pressure};
 use evermq_config::BrokerConfig;
 use evermq_daemon::tls::Material;
 use evermq_mqtt::{Publish, QoS, Text, TopicName};
@@ -35,11 +35,14 @@ struct Counter {
 }
 
 impl Local for Counter {
-    fn deliver(&self, message: Arc<Message>) {
-        let sent = u64::from_be_bytes(message.publish.payload[..8].try_into().unwrap());
-        let took = u64::try_from(self.start.elapsed().as_nanos()).unwrap() - sent;
-        self.latencies.lock().push(took);
-        self.messages.fetch_add(1, Ordering::Release);
+    fn deliver(&self, messages: &mut Vec<Arrived>, applied: &mut dyn FnMut()) {
+        for Arrived { message, .. } in messages.drain(..) {
+            let sent = u64::from_be_bytes(message.publish.payload[..8].try_into().unwrap());
+            let took = u64::try_from(self.start.elapsed().as_nanos()).unwrap() - sent;
+            self.latencies.lock().push(took);
+            self.messages.fetch_add(1, Ordering::Release);
+        }
+        applied();
     }
 
     fn retained(&self) -> Vec<Arc<Message>> {
@@ -121,7 +124,7 @@ fn main() {
             payload: Bytes::from(body),
         };
         let message = Message { publish, stamp: sender.bridge.next_stamp(), received: Instant::now() };
-        if sender.bridge.publish(Arc::new(message)) == Pressure::High {
+        if sender.bridge.publish(Arc::new(message), None, None).0 == Pressure::High {
             waits += 1;
             runtime.block_on(sender.bridge.relieved());
         }

@@ -2,13 +2,12 @@
 //!
 //! Pure.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
 
 use crate::frame::{self, Frame, Range};
-use crate::log::Entry;
+use crate::log::Item;
 use crate::wire_message;
 
 /// What was written.
@@ -26,15 +25,19 @@ pub(crate) struct Batch {
     pub(crate) too_large: Vec<Range>,
 }
 
-/// Appends `entries`, which begin with number `from`, to `out`. Each one is accounted for: by ENTRY, or by a SKIP if it has
-/// expired, or by a GAP if its body would be longer than `max_body`, which the peer would refuse again and again.
-pub(crate) fn write(from: u64, entries: &[Arc<Entry>], max_body: u32, now: Instant, out: &mut BytesMut) -> Batch {
+/// Appends `items`, which begin with number `from`, to `out`. Each number is accounted for: by ENTRY, or by a SKIP if it has
+/// expired or is in a hole, or by a GAP if its body would be longer than `max_body`, which the peer would refuse again and again.
+pub(crate) fn write(from: u64, items: &[Item], max_body: u32, now: Instant, out: &mut BytesMut) -> Batch {
     let start = out.len();
     let mut batch = Batch { last: from - 1, ..Batch::default() };
     let mut skipped: Option<Range> = None;
-    for entry in entries {
+    for item in items {
         let seq = batch.last + 1;
-        batch.last = seq;
+        batch.last = item.last;
+        let Some(entry) = &item.entry else {
+            skipped.get_or_insert(Range { from: seq, to: seq }).to = item.last;
+            continue;
+        };
         let message = entry.message();
         if wire_message::has_expired(message, now) {
             skipped.get_or_insert(Range { from: seq, to: seq }).to = seq;
@@ -75,25 +78,32 @@ mod tests {
     use evermq_mqtt::properties::PublishProperties;
     use evermq_mqtt::{Publish, QoS, Text, TopicName};
 
+    use std::sync::Arc;
+
     use super::*;
+    use crate::log::Entry;
     use crate::message::{Message, Stamp};
 
     fn entry(payload: usize, expiry: Option<u32>, received: Instant) -> Arc<Entry> {
         let properties =
             expiry.map(|expiry| PublishProperties { message_expiry: Some(expiry), ..PublishProperties::default() });
-        Entry::new(Arc::new(Message {
-            publish: Publish {
-                dup: false,
-                qos: QoS::AtLeastOnce,
-                retain: false,
-                topic: TopicName::new(Text::new("t").unwrap()).unwrap(),
-                packet_id: None,
-                properties: properties.map(Box::new),
-                payload: Bytes::from(vec![7; payload]),
-            },
-            stamp: Stamp { time: 9, origin: Arc::from("a") },
-            received,
-        }))
+        Entry::new(
+            Arc::new(Message {
+                publish: Publish {
+                    dup: false,
+                    qos: QoS::AtLeastOnce,
+                    retain: false,
+                    topic: TopicName::new(Text::new("t").unwrap()).unwrap(),
+                    packet_id: None,
+                    properties: properties.map(Box::new),
+                    payload: Bytes::from(vec![7; payload]),
+                },
+                stamp: Stamp { time: 9, origin: Arc::from("a") },
+                received,
+            }),
+            None,
+            None,
+        )
     }
 
     fn kinds(mut out: BytesMut) -> Vec<String> {
@@ -122,18 +132,20 @@ mod tests {
             entry(1000, None, now),
             entry(10, Some(1), start),
         ];
+        let mut items: Vec<_> = (41..).zip(entries).map(|(last, entry)| Item { last, entry: Some(entry) }).collect();
+        items.push(Item { last: 50, entry: None });
         let mut out = BytesMut::new();
-        let batch = write(41, &entries, 500, now, &mut out);
+        let batch = write(41, &items, 500, now, &mut out);
         assert_eq!(
             batch,
             Batch {
-                last: 46,
+                last: 50,
                 bytes: out.len() as u64,
                 messages: 2,
                 expired: 3,
                 too_large: vec![Range { from: 45, to: 45 }]
             }
         );
-        assert_eq!(kinds(out), ["entry 41 age 5000", "skip 42-43", "entry 44 age 5000", "gap 45-45", "skip 46-46"]);
+        assert_eq!(kinds(out), ["entry 41 age 5000", "skip 42-43", "entry 44 age 5000", "gap 45-45", "skip 46-50"]);
     }
 }

@@ -7,14 +7,17 @@ use std::sync::Arc;
 use evermq_config::{BrokerConfig, Peer};
 use evermq_daemon::listen::{self, ListenError};
 use evermq_daemon::tls::{Material, TlsError};
+use evermq_mqtt::Publish;
+use evermq_store::{Handle, Position, SegmentId};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::driver;
+use crate::hold::Hold;
 use crate::identity::Identity;
 use crate::mesh::{Mesh, wall_clock};
-use crate::message::{Local, Message, Stamp};
+use crate::message::{Keeper, Local, Message, Recovered, Stamp, is_kept};
 use crate::state::BridgeState;
 
 /// One broker's place in the mesh.
@@ -87,6 +90,23 @@ impl Bridge {
         }))
     }
 
+    /// Goes on where the broker was when its process ended, and keeps its log in the store from now on. To be called before
+    /// [`Bridge::run`] and before anything is published; without it the log ends with the process.
+    pub fn recover(&self, keeper: Arc<dyn Keeper>, recovered: Recovered) {
+        self.mesh.recover(keeper, recovered);
+    }
+
+    /// Whether a message is to be in the store when it is published: there are peers, and it is more than QoS 0.
+    #[must_use]
+    pub fn keeps(&self, publish: &Publish) -> bool {
+        !self.mesh.peers.is_empty() && is_kept(publish)
+    }
+
+    /// For [`evermq_store::Live::checkpoint`]: writes down again what the store has of the mesh in segments before `before`.
+    pub fn checkpoint(&self, before: SegmentId) {
+        self.mesh.checkpoint(before);
+    }
+
     /// Takes other certificates and revocation lists, for links that are made from now on.
     ///
     /// # Errors
@@ -112,15 +132,23 @@ impl Bridge {
     ///
     /// A retained message must have been stored before, so that a snapshot holds it. A message with another broker's stamp is
     /// not taken: its origin sends it to everyone itself.
-    pub fn publish(&self, message: Arc<Message>) -> Pressure {
+    ///
+    /// `stored` is where the store has it; what is not there is in memory only. `hold` is for one of QoS 2 whose publisher
+    /// has more to be written down. Gives how far the store has to be before the publisher may be told that it was taken.
+    pub fn publish(
+        &self,
+        message: Arc<Message>,
+        stored: Option<Handle>,
+        hold: Option<Arc<Hold>>,
+    ) -> (Pressure, Position) {
         if self.mesh.peers.is_empty() {
-            return Pressure::Clear;
+            return (Pressure::Clear, Position::default());
         }
         if !self.mesh.fanout.is_own(&message.stamp) {
             error!(origin = &*message.stamp.origin, "a message of another broker was to be sent to peers, and is not");
-            return Pressure::Clear;
+            return (Pressure::Clear, Position::default());
         }
-        self.mesh.spool.append(message)
+        self.mesh.spool.append(message, stored, hold)
     }
 
     /// Waits while the pressure is high. Cancel-safe.
@@ -154,7 +182,7 @@ impl Bridge {
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) -> Result<(), BridgeError> {
         let listener = self.listener.lock().take().ok_or(BridgeError::RunsAlready)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(BridgeError::Socket)?;
-        info!(address = %self.address, peers = self.mesh.peers.len(), epoch = self.mesh.epoch, "bridge is up");
+        info!(address = %self.address, peers = self.mesh.peers.len(), epoch = self.mesh.epoch(), "bridge is up");
         Ok(driver::run(Arc::clone(&self.mesh), listener, Arc::clone(&self.identity), shutdown).await?)
     }
 

@@ -21,8 +21,10 @@ pub(crate) const WINDOW_BYTES: u64 = 1024 * 1024;
 pub(crate) struct Cursor {
     acknowledged: u64,
     next: u64,
-    /// The newest sequence number that was ever sent, on whatever connection.
+    /// The newest sequence number that was sent, on whatever connection, since the process began.
     highest_sent: u64,
+    /// The peer may have anything up to here from before.
+    highest_before: u64,
     batches: VecDeque<Batch>,
     bytes: u64,
 }
@@ -46,6 +48,17 @@ pub(crate) struct Room {
 }
 
 impl Cursor {
+    /// Of a log that goes on: the peer has everything up to `acknowledged`, and nothing beyond `highest`.
+    pub(crate) fn recovered(acknowledged: u64, highest: u64) -> Self {
+        Self {
+            acknowledged,
+            next: acknowledged + 1,
+            highest_sent: acknowledged,
+            highest_before: highest,
+            ..Self::default()
+        }
+    }
+
     /// The newest message that the peer is known to have, or will never get.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged
@@ -56,9 +69,9 @@ impl Cursor {
         self.next.max(self.acknowledged + 1)
     }
 
-    /// The newest message that was ever sent to the peer.
+    /// The newest message that was ever sent to the peer, as far as is known: it has none beyond.
     pub(crate) fn highest_sent(&self) -> u64 {
-        self.highest_sent
+        self.highest_sent.max(self.highest_before)
     }
 
     /// Begins a new connection: the peer has everything up to `applied`.
@@ -91,10 +104,12 @@ impl Cursor {
     }
 
     /// The peer has everything up to `seq`. Gives how many messages that is more than before, or `None` if it was never sent.
+    /// It may have more than was sent on this connection: from an earlier one, and its disk has it only now.
     pub(crate) fn acknowledge(&mut self, seq: u64) -> Option<u64> {
-        if seq >= self.next() {
+        if seq >= self.next() && seq > self.highest_sent() {
             return None;
         }
+        self.next = self.next.max(seq + 1);
         while let Some(batch) = self.batches.front().filter(|batch| batch.last <= seq) {
             self.bytes -= batch.bytes;
             self.batches.pop_front();
@@ -148,6 +163,20 @@ mod tests {
         assert_eq!(cursor.acknowledge(3), Some(3));
         assert_eq!(cursor.acknowledge(2), Some(0), "an old acknowledgement changes nothing");
         assert_eq!(cursor.acknowledged(), 3);
+    }
+
+    #[test]
+    fn what_an_earlier_connection_sent_may_be_acknowledged_on_this_one() {
+        let mut cursor = Cursor::default();
+        cursor.sent(10, 100);
+        cursor.resume(4);
+        cursor.sent(6, 20);
+        assert_eq!(cursor.acknowledge(9), Some(5));
+        assert_eq!((cursor.next(), cursor.bytes), (10, 0));
+        assert_eq!(cursor.sent(8, 20), 0, "a read that was under way");
+        assert_eq!(cursor.next(), 10);
+        assert_eq!(cursor.acknowledge(11), None);
+        assert_eq!(Cursor::recovered(3, 20).acknowledge(20), Some(17), "from before the process began");
     }
 
     #[test]

@@ -139,6 +139,13 @@ pub(crate) struct Entry {
     pub(crate) packet: BytesMut,
 }
 
+impl Entry {
+    /// Whether it is more than QoS 0, by the flags of its packet's first byte (§3.3.1); see [`crate::log::is_kept`].
+    pub(crate) fn is_kept(&self) -> bool {
+        self.packet.first().is_some_and(|flags| flags & 0b0111 != 0)
+    }
+}
+
 /// RETAINED.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Retained {

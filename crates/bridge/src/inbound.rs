@@ -8,6 +8,9 @@
 //!      └─────────────────┘ HELLO on a newer connection replaces the link
 //! ```
 //!
+//! What was applied is written down before it is acknowledged, so the origin keeps it until this broker does. Messages of QoS 0
+//! are acknowledged without that: nobody was promised that they outlive a crash.
+//!
 //! There is one [`Inbound`] for each origin, and all connections of that origin go through it, so an older connection cannot
 //! deliver after a newer one has begun: its link is no longer the current one. What was applied is remembered for each instance
 //! of the origin, so that a connection of an instance that has ended, however late it is accepted, disturbs nothing.
@@ -33,8 +36,21 @@ pub(crate) struct LinkId(u64);
 pub(crate) enum Action {
     /// Send a frame.
     Send(Frame),
-    /// Give a message to the broker.
-    Deliver(Entry),
+    /// Give a message to the broker, of this log of the origin.
+    Deliver {
+        /// Epoch of the log.
+        epoch: u64,
+        /// The message.
+        entry: Entry,
+    },
+    /// Write down that everything up to here was applied, behind all that is written down of it; then, when that is on the
+    /// disk as far as the settings ask for it, call [`Inbound::handle_recorded`].
+    Record {
+        /// Epoch of the log.
+        epoch: u64,
+        /// The newest entry that was applied.
+        seq: u64,
+    },
     /// Give a retained message of a snapshot to the broker.
     ApplyRetained(Retained),
     /// This broker will never get these messages: count them.
@@ -79,8 +95,14 @@ pub(crate) struct Inbound {
 #[derive(Debug)]
 struct Instance {
     epoch: u64,
-    /// `None` until a snapshot was complete.
+    /// What was given to the broker; `None` until a snapshot was complete.
     applied: Option<u64>,
+    /// What the origin may forget: a crash does not take it back.
+    settled: Option<u64>,
+    /// More was applied than was written down, and it must be.
+    is_due: bool,
+    /// Records that are on their way to the disk.
+    recording: usize,
 }
 
 #[derive(Debug)]
@@ -91,13 +113,33 @@ struct Linked {
     pong_at: Instant,
     /// Whether anything came in since the last frame that was sent.
     fed: bool,
-    ack_due: bool,
+    /// What the origin knows to be settled.
+    acknowledged: Option<u64>,
 }
 
 impl Inbound {
     /// Nothing is known. `instance` is the epoch of this broker's own log, `max_body` the largest body to take.
     pub(crate) fn new(instance: u64, max_body: u32) -> Self {
         Self { instance, max_body, instances: VecDeque::new(), link: None, last_id: 0, actions: VecDeque::new() }
+    }
+
+    /// What was known when the process began: epochs of the origin and what was applied of each, the latest last. `instance`
+    /// is the epoch that this broker's own log has.
+    pub(crate) fn recover(&mut self, instance: u64, applied: impl IntoIterator<Item = (u64, u64)>) {
+        self.instance = instance;
+        self.instances.extend(applied.into_iter().map(|(epoch, seq)| Instance {
+            applied: Some(seq),
+            settled: Some(seq),
+            ..Instance::new(epoch)
+        }));
+        while self.instances.len() > INSTANCES {
+            self.instances.pop_front();
+        }
+    }
+
+    /// What was applied of each epoch of the origin.
+    pub(crate) fn applied(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.instances.iter().filter_map(|instance| Some((instance.epoch, instance.applied?)))
     }
 
     /// Whether the origin is connected.
@@ -122,12 +164,21 @@ impl Inbound {
 
     /// The origin, whose identity is proven, begins a connection. It replaces any older one.
     pub(crate) fn handle_hello(&mut self, hello: &Hello, now: Instant) -> LinkId {
+        self.record();
         self.last_id += 1;
         let id = LinkId(self.last_id);
         let replaced = self.link.is_some();
-        self.link =
-            Some(Linked { id, dead_at: now + DEAD_AFTER, pong_at: now + PING_INTERVAL, fed: false, ack_due: false });
+        self.link = Some(Linked {
+            id,
+            dead_at: now + DEAD_AFTER,
+            pong_at: now + PING_INTERVAL,
+            fed: false,
+            acknowledged: None,
+        });
         let resume = self.select_instance(hello.instance);
+        if let Some(link) = &mut self.link {
+            link.acknowledged = resume;
+        }
         self.actions.push_back(Action::Send(Frame::Welcome(Welcome {
             version: hello.newest.min(VERSIONS.1),
             minor: MINOR,
@@ -152,18 +203,26 @@ impl Inbound {
         }
     }
 
+    /// The driver does not read for the moment: what is there may be read later, and the origin shall not take the silence
+    /// for death.
+    pub(crate) fn handle_paused(&mut self, now: Instant) {
+        if let Some(link) = &mut self.link {
+            link.dead_at = now + DEAD_AFTER;
+        }
+        self.send(Frame::Pong);
+    }
+
     /// A frame came from the origin.
     pub(crate) fn handle_frame(&mut self, frame: Frame) {
-        let (Some(link), Some(instance)) = (&mut self.link, self.instances.back_mut()) else { return };
+        let (Some(_), Some(instance)) = (&self.link, self.instances.back_mut()) else { return };
         match frame {
             Frame::Entry(entry) => match instance.applied {
                 Some(applied) if entry.seq == applied + 1 => {
                     instance.applied = Some(entry.seq);
-                    link.ack_due = true;
-                    self.actions.push_back(Action::Deliver(entry));
+                    instance.is_due |= entry.is_kept();
+                    self.actions.push_back(Action::Deliver { epoch: instance.epoch, entry });
                 }
                 Some(applied) if entry.seq <= applied => {
-                    link.ack_due = true;
                     self.actions.push_back(Action::Duplicate);
                 }
                 Some(applied) => self.violated(&format!("entry {} came after {applied}", entry.seq)),
@@ -173,8 +232,12 @@ impl Inbound {
             Frame::Skip(range) => self.pass(range, false),
             Frame::Retained(retained) => self.actions.push_back(Action::ApplyRetained(retained)),
             Frame::SnapshotEnd { base } => match instance.applied {
-                None => instance.applied = Some(base),
-                Some(applied) if applied == base => {}
+                None => {
+                    instance.applied = Some(base);
+                    instance.is_due = true;
+                }
+                // It was applied when the one before was complete, and that was not on the disk yet.
+                Some(applied) if base <= applied => {}
                 Some(applied) => self.violated(&format!("a snapshot ends at {base} after entry {applied}")),
             },
             Frame::Ping => self.send(Frame::Pong),
@@ -186,10 +249,34 @@ impl Inbound {
         }
     }
 
-    /// All frames that came in one read were handled: one acknowledgement for all of them.
+    /// All frames that came in one read were handled: one record and one acknowledgement for all of them.
     pub(crate) fn handle_read_end(&mut self) {
-        let (Some(link), Some(instance)) = (&mut self.link, self.instances.back()) else { return };
-        if let Some(seq) = instance.applied.filter(|_| std::mem::take(&mut link.ack_due)) {
+        self.record();
+        self.acknowledge();
+    }
+
+    /// What an [`Action::Record`] asked for is on the disk.
+    pub(crate) fn handle_recorded(&mut self, epoch: u64, seq: u64) {
+        let Some(instance) = self.instances.iter_mut().find(|instance| instance.epoch == epoch) else { return };
+        instance.recording = instance.recording.saturating_sub(1);
+        instance.settled = instance.settled.max(Some(seq));
+        self.acknowledge();
+    }
+
+    /// Has what was applied written down, if it must be.
+    fn record(&mut self) {
+        let Some(instance) = self.instances.back_mut() else { return };
+        if let (true, Some(seq)) = (std::mem::take(&mut instance.is_due), instance.applied) {
+            instance.recording += 1;
+            self.actions.push_back(Action::Record { epoch: instance.epoch, seq });
+        }
+    }
+
+    /// Tells the origin what it may forget. Messages of QoS 0 that came since the last record need none.
+    fn acknowledge(&mut self) {
+        let (Some(link), Some(instance)) = (&mut self.link, self.instances.back_mut()) else { return };
+        if let Some(seq) = instance.settle().filter(|seq| link.acknowledged < Some(*seq)) {
+            link.acknowledged = Some(seq);
             self.send(Frame::Ack { seq });
         }
     }
@@ -226,27 +313,27 @@ impl Inbound {
         }
     }
 
-    /// Makes the instance the last one, and tells what was applied of it.
+    /// Makes the instance the last one, and tells what is settled of it: what was applied and is not on the disk yet comes
+    /// again and is dropped, so the origin keeps it until it is.
     fn select_instance(&mut self, epoch: u64) -> Option<u64> {
         let known = self.instances.iter().position(|instance| instance.epoch == epoch);
-        let instance =
-            known.and_then(|index| self.instances.remove(index)).unwrap_or(Instance { epoch, applied: None });
-        let applied = instance.applied;
+        let mut instance = known.and_then(|index| self.instances.remove(index)).unwrap_or_else(|| Instance::new(epoch));
+        let settled = instance.settle();
         self.instances.push_back(instance);
         if self.instances.len() > INSTANCES {
             self.instances.pop_front();
         }
-        applied
+        settled
     }
 
     /// Entries that do not come.
     fn pass(&mut self, range: Range, missed: bool) {
-        let (Some(link), Some(instance)) = (&mut self.link, self.instances.back_mut()) else { return };
+        let (Some(_), Some(instance)) = (&self.link, self.instances.back_mut()) else { return };
         match instance.applied {
             Some(applied) if range.from <= applied + 1 => {
-                link.ack_due = true;
                 if range.to > applied {
                     instance.applied = Some(range.to);
+                    instance.is_due = true;
                     if missed {
                         self.actions.push_back(Action::Missed(Range { from: applied + 1, to: range.to }));
                     }
@@ -270,10 +357,26 @@ impl Inbound {
     }
 
     fn down(&mut self, reason: String, violated: bool) {
+        // What came before it was broken has been given to the broker.
+        self.record();
         if self.link.take().is_some() {
             self.actions.push_back(Action::Close);
             self.actions.push_back(Action::Changed(Change { from: UP, to: DOWN, reason, violated }));
         }
+    }
+}
+
+impl Instance {
+    fn new(epoch: u64) -> Self {
+        Self { epoch, applied: None, settled: None, is_due: false, recording: 0 }
+    }
+
+    /// What the origin may forget.
+    fn settle(&mut self) -> Option<u64> {
+        if self.recording == 0 && !self.is_due {
+            self.settled = self.applied;
+        }
+        self.settled
     }
 }
 

@@ -2,20 +2,27 @@
 //!
 //! All machine calls and the deliveries that they bring about happen under the origin's lock, without a wait in between. So a
 //! newer connection of the same origin finds everything delivered that was applied, and an older one can deliver nothing after it.
+//!
+//! What came in one read is given to the broker at once, and behind all that the store then has of it stands the record
+//! that it was applied. Only when that is on the disk does the origin get its acknowledgement.
 
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::BytesMut;
+use evermq_store::{Position, Record};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::frame::{self, Entry, Hello, Range, Retained};
 use crate::inbound::{Action, Change, LinkId};
+use crate::link::PING_INTERVAL;
 use crate::mesh::{Mesh, Origin, PeerSlot, add, now};
-use crate::message::Stamp;
+use crate::message::{Arrived, Stamp};
 use crate::peer::sleep_until;
 use crate::wire::{Progress, Wire};
 use crate::wire_message::{self, MessageError};
@@ -33,6 +40,8 @@ pub(crate) struct Incoming<S> {
     wire: Wire<S>,
     replaced: CancellationToken,
     closing: Option<Closing>,
+    /// What came in this read, for the broker.
+    arrived: Vec<Arrived>,
 }
 
 enum Closing {
@@ -51,10 +60,11 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
         let id = {
             let mut origin = mesh.peers[index].origin.lock();
             std::mem::replace(&mut origin.current, replaced.clone()).cancel();
+            settle(&mesh, &mut origin);
             origin.machine.handle_hello(hello, now())
         };
         mesh.peers[index].seen.notify_one();
-        Self { mesh, index, origin, id, wire, replaced, closing: None }
+        Self { mesh, index, origin, id, wire, replaced, closing: None, arrived: Vec::new() }
     }
 
     /// Until the connection ends, is replaced, or `shutdown`.
@@ -62,11 +72,18 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
         self.with_machine(|_, _| {});
         while self.closing.is_none() {
             let timeout = self.mesh.peers[self.index].origin.lock().machine.poll_timeout();
+            let mesh = Arc::clone(&self.mesh);
+            let is_ready = poll_once(|cx| mesh.local.poll_ready(cx)).await;
             tokio::select! {
                 () = self.replaced.cancelled() => self.closing = Some(Closing::AtOnce),
                 () = shutdown.cancelled() => self.with_machine(|origin, _| origin.machine.handle_shutdown()),
                 () = sleep_until(timeout) => self.with_machine(|origin, _| origin.machine.handle_timeout(now())),
-                progress = self.wire.progress() => self.handle_progress(progress),
+                () = recorded(&mesh, self.index) => self.with_machine(|_, _| {}),
+                () = poll_fn(|cx| mesh.local.poll_ready(cx)), if !is_ready => {}
+                () = tokio::time::sleep(PING_INTERVAL), if !is_ready => {
+                    self.with_machine(|origin, _| origin.machine.handle_paused(now()));
+                }
+                progress = self.wire.progress_if(is_ready) => self.handle_progress(progress),
             }
         }
         match self.closing {
@@ -111,16 +128,25 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
             self.closing = Some(Closing::AtOnce);
             return;
         }
+        settle(&mesh, &mut origin);
         feed(&mut origin, self);
         self.perform_actions(&mut origin, now());
+        self.hand_over(&mut origin, None);
     }
 
     fn perform_actions(&mut self, origin: &mut Origin, now: Instant) {
         while let Some(action) = origin.machine.poll_action() {
             match action {
                 Action::Send(frame) => frame::encode(&frame, self.wire.output()),
-                Action::Deliver(entry) => self.deliver(entry, now),
-                Action::ApplyRetained(retained) => self.apply_retained(retained, now),
+                Action::Deliver { epoch, entry } => self.take(epoch, entry, now),
+                Action::Record { epoch, seq } => {
+                    self.hand_over(origin, Some((epoch, seq)));
+                    settle(&self.mesh, origin);
+                }
+                Action::ApplyRetained(retained) => {
+                    self.hand_over(origin, None);
+                    self.apply_retained(retained, now);
+                }
                 Action::Missed(range) => self.count_missed(range),
                 Action::Duplicate => add(&self.slot().counters.duplicates, 1),
                 Action::Close => self.closing = Some(Closing::Politely),
@@ -129,15 +155,33 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
         }
     }
 
-    fn deliver(&self, entry: Entry, now: Instant) {
+    fn take(&mut self, epoch: u64, entry: Entry, now: Instant) {
         let stamp = Stamp { time: entry.time, origin: Arc::clone(&self.origin) };
         self.mesh.clock.observe(entry.time);
         match wire_message::decode(of_its_own(entry.packet), stamp, entry.age, now) {
             Ok(message) => {
                 add(&self.slot().counters.received, 1);
-                self.mesh.local.deliver(message);
+                self.arrived.push(Arrived { message, epoch, seq: entry.seq });
             }
             Err(error) => self.count_malformed(Some(entry.seq), &error),
+        }
+    }
+
+    /// Gives the broker what has come, and writes down how far that is.
+    fn hand_over(&mut self, origin: &mut Origin, applied: Option<(u64, u64)>) {
+        let keeper = self.mesh.spool.keeper();
+        let mut record = || {
+            let Some((epoch, seq)) = applied else { return };
+            let at = keeper.as_ref().map_or(Position::default(), |keeper| {
+                keeper.store().append(&Record::Applied { origin: (&*self.origin).into(), epoch, seq })
+            });
+            origin.recorded.push_back((at, epoch, seq));
+        };
+        if self.arrived.is_empty() {
+            record();
+        } else {
+            self.mesh.local.deliver(&mut self.arrived, &mut record);
+            self.arrived.clear();
         }
     }
 
@@ -181,6 +225,33 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
     fn slot(&self) -> &PeerSlot {
         &self.mesh.peers[self.index]
     }
+}
+
+/// Tells the machine what has come to the disk.
+fn settle(mesh: &Mesh, origin: &mut Origin) {
+    let keeper = mesh.spool.keeper();
+    while let Some((at, epoch, seq)) = origin.recorded.front().copied() {
+        if keeper.as_ref().is_some_and(|keeper| !keeper.store().is_durable(at)) {
+            return;
+        }
+        origin.recorded.pop_front();
+        origin.machine.handle_recorded(epoch, seq);
+    }
+}
+
+/// Waits until something that was recorded comes to the disk. Cancel-safe.
+async fn recorded(mesh: &Mesh, index: usize) {
+    let Some(keeper) = mesh.spool.keeper() else { return pending().await };
+    let first = mesh.peers[index].origin.lock().recorded.front().map(|(at, ..)| *at);
+    match first {
+        Some(at) => poll_fn(|cx| keeper.store().poll_durable(at, cx)).await,
+        None => pending().await,
+    }
+}
+
+/// Whether it is ready now.
+async fn poll_once(mut poll: impl FnMut(&mut Context<'_>) -> Poll<()>) -> bool {
+    poll_fn(|cx| Poll::Ready(poll(cx).is_ready())).await
 }
 
 /// A small packet gets bytes of its own. One that shares the read buffer would keep all of it alive for as long as one session's

@@ -18,7 +18,8 @@
 //! | `inbound` | the receiving side's state machine for one origin: once, in order | pure |
 //! | `clock` | the hybrid logical clock | pure |
 //! | `admission` | connections that are not yet known to be a peer's | pure |
-//! | `mesh`, `spool` | what all tasks share: counters, the log behind its lock | |
+//! | `mesh`, `spool` | what all tasks share: counters, the log behind its lock, what the store has of it | |
+//! | [`Hold`] | a message that peers may not have yet | |
 //! | `identity` | certificates of both sides, and others in their place | |
 //! | `driver`, `peer`, `listener`, `incoming`, `wire` | tasks and connections | |
 
@@ -31,6 +32,7 @@ mod cursor;
 mod driver;
 mod fanout;
 mod frame;
+mod hold;
 mod identity;
 mod inbound;
 mod incoming;
@@ -48,5 +50,6 @@ mod wire;
 mod wire_message;
 
 pub use bridge::{Bridge, BridgeError, Pressure};
-pub use message::{Local, Message, Stamp};
+pub use hold::Hold;
+pub use message::{Arrived, Keeper, Local, Message, Recovered, Stamp, is_kept};
 pub use state::{BridgeState, PeerState};

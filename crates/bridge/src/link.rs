@@ -13,7 +13,7 @@
 //!
 //! Exactly once: what the peer has is what the peer says in WELCOME, not what this side believes. Everything behind that is
 //! sent, in order; what the log no longer holds is stood in for by a GAP, and counted when the peer has taken note of it.
-//! A peer that knows nothing of this log (it is new, or has restarted) first gets the retained messages, and then everything
+//! A peer that knows nothing of this log (it is new, or has lost its store) first gets the retained messages, and then everything
 //! that its predecessor had not acknowledged. The same snapshot precedes a GAP, so that retained messages in the gap are not
 //! missing for ever.
 //!
@@ -60,8 +60,10 @@ pub(crate) struct Link {
     writable: bool,
     /// Whether a read was asked for and not yet answered.
     reading: bool,
-    /// Whether the last read found nothing new.
+    /// Whether the last read found nothing new that may be sent.
     at_end: bool,
+    /// Whether there is something that may not be sent yet.
+    held: bool,
     /// Entries for which a GAP was sent and not yet acknowledged.
     gaps: VecDeque<Range>,
     losing: bool,
@@ -84,10 +86,21 @@ impl Link {
             writable: false,
             reading: false,
             at_end: false,
+            held: false,
             gaps: VecDeque::new(),
             losing: false,
             actions: VecDeque::new(),
         }
+    }
+
+    /// The log goes on: the peer has everything up to `acknowledged`, and nothing beyond `highest`.
+    pub(crate) fn resume(&mut self, acknowledged: u64, highest: u64) {
+        self.cursor = Cursor::recovered(acknowledged, highest);
+    }
+
+    /// The epoch that the log has from now on, for the next connection.
+    pub(crate) fn set_epoch(&mut self, epoch: u64) {
+        self.hello.instance = epoch;
     }
 
     /// Where the link is.
@@ -241,6 +254,7 @@ impl Link {
     /// The log has something new.
     pub(crate) fn handle_news(&mut self) {
         self.at_end = false;
+        self.held = false;
         self.pump();
     }
 
@@ -258,7 +272,10 @@ impl Link {
     /// A read found that the log begins at `first` only.
     pub(crate) fn handle_gone(&mut self, first: u64) {
         self.reading = false;
-        if self.state == State::Streaming {
+        if self.state == State::Streaming && first <= self.cursor.next() {
+            // The peer has said meanwhile that it has what is gone.
+            self.pump();
+        } else if self.state == State::Streaming {
             let gap = Range { from: self.cursor.next(), to: first - 1 };
             self.lose(Loss::LogFull);
             self.snapshot(Some(gap), "log no longer holds what the peer needs next");
@@ -270,6 +287,13 @@ impl Link {
         self.reading = false;
         self.at_end = true;
         self.stop_if_done(now);
+    }
+
+    /// A read found something that may not be sent yet. [`Link::handle_news`] says when it may.
+    pub(crate) fn handle_held(&mut self) {
+        self.reading = false;
+        self.at_end = true;
+        self.held = true;
     }
 
     /// While the peer is away: the log begins at `first`.
@@ -306,7 +330,11 @@ impl Link {
         }
         let base = welcome.resume.unwrap_or(self.cursor.acknowledged());
         if base > self.cursor.highest_sent() {
-            return self.violated("it claims to have messages that were never sent", now);
+            // Of this epoch, by a log that knew of more than this one: it must not go on under the same name.
+            self.actions.push_back(Action::LogWasSetBack);
+            let text =
+                format!("peer has message {base} of this broker's log, whose newest is {}", self.cursor.highest_sent());
+            return self.down(text, true, now);
         }
         self.backoff.reset();
         self.max_body = welcome.max_body;
@@ -319,6 +347,7 @@ impl Link {
         self.writable = true;
         self.reading = false;
         self.at_end = false;
+        self.held = false;
         self.actions.push_back(Action::Attach(base));
         match (welcome.resume, known) {
             (Some(seq), _) => {
@@ -329,7 +358,7 @@ impl Link {
             (None, Some(instance)) if instance == welcome.instance => {
                 self.snapshot(None, "peer knows nothing of this log");
             }
-            (None, Some(_)) => self.snapshot(None, "peer has restarted"),
+            (None, Some(_)) => self.snapshot(None, "peer has begun anew"),
         }
     }
 
@@ -374,7 +403,7 @@ impl Link {
     }
 
     fn stop_if_done(&mut self, now: Instant) {
-        let done = self.at_end && self.cursor.acknowledged() + 1 == self.cursor.next();
+        let done = self.at_end && !self.held && self.cursor.acknowledged() + 1 == self.cursor.next();
         if self.stop_at.is_some() && self.state == State::Streaming && done {
             self.down_with(Some(Frame::Bye), "shutdown, everything is acknowledged".into(), false, now);
         }

@@ -9,18 +9,20 @@
 //! An entry leaves when every reader has it, or, oldest first, when the log's bounds are reached: the bounds hold whatever a
 //! peer does. Who still needed it has a gap, see [`Read::Gone`].
 //!
-//! [`OriginLog`] is pure; [`crate::spool`] puts it behind a lock.
+//! The log outlives the process but for what nobody was promised: messages of QoS 0. Their numbers, and those that were set
+//! aside and not used, are *holes* after a restart; nobody misses them.
+//!
+//! [`OriginLog`] is pure; [`crate::spool`] puts it behind a lock and keeps the store up with it.
+
+mod entry;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use evermq_mqtt::Publish;
-use evermq_mqtt::codec::PublishFrame;
-
+pub(crate) use self::entry::Entry;
+pub use self::entry::is_kept;
 use crate::cursor::Room;
-use crate::message::Message;
-use crate::wire_message;
 
 /// What a message in the log costs besides its own bytes, roughly: the structs and their places in queues.
 const ENTRY_OVERHEAD: usize = 256;
@@ -34,44 +36,8 @@ pub(crate) struct Bounds {
     pub(crate) messages: usize,
     /// Bytes, as [`Entry::bytes`] counts them.
     pub(crate) bytes: usize,
-}
-
-/// A message in the log.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    message: Arc<Message>,
-    bytes: usize,
-    packet: OnceLock<Option<PublishFrame>>,
-}
-
-impl Entry {
-    /// Puts a message into the form in which the log holds it.
-    pub(crate) fn new(message: Arc<Message>) -> Arc<Self> {
-        let bytes = message_bytes(&message.publish);
-        Arc::new(Self { message, bytes, packet: OnceLock::new() })
-    }
-
-    /// The message.
-    pub(crate) fn message(&self) -> &Message {
-        &self.message
-    }
-
-    /// The message's PUBLISH packet, encoded once for all peers by the first that sends it; `None` if it has none (which
-    /// no client can bring about).
-    pub(crate) fn packet(&self) -> Option<&PublishFrame> {
-        self.packet.get_or_init(|| wire_message::encode(&self.message.publish)).as_ref()
-    }
-}
-
-fn message_bytes(publish: &Publish) -> usize {
-    let properties = publish.properties.as_ref().map_or(0, |properties| {
-        let text = |text: &Option<evermq_mqtt::Text>| text.as_ref().map_or(0, |text| text.len());
-        text(&properties.response_topic)
-            + text(&properties.content_type)
-            + properties.correlation_data.as_ref().map_or(0, Bytes::len)
-            + properties.user_properties.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
-    });
-    publish.topic.as_str().len() + publish.payload.len() + properties
+    /// Age of the oldest.
+    pub(crate) age: Duration,
 }
 
 /// The log.
@@ -80,29 +46,43 @@ pub(crate) struct OriginLog {
     bounds: Bounds,
     /// Sequence number of the front of `slots`.
     first: u64,
+    last: u64,
     slots: VecDeque<Slot>,
-    /// Bytes of all entries that ever were in the log.
-    appended_bytes: u64,
-    /// Bytes of those that have left it.
-    left_bytes: u64,
+    /// All entries that ever were in the log.
+    appended: Sum,
+    /// Those that have left it.
+    left: Sum,
+    /// The newest of those that is more than QoS 0.
+    kept_left: u64,
     readers: Vec<Reader>,
     waiting: bool,
     high: bool,
 }
 
+/// One entry, or the hole between the slot before and the next one.
 #[derive(Debug)]
 struct Slot {
-    entry: Arc<Entry>,
-    /// Bytes of all entries up to and including this one.
-    end: u64,
+    last: u64,
+    entry: Option<Arc<Entry>>,
+    /// All entries up to and including this one.
+    end: Sum,
+}
+
+/// Entries and their bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Sum {
+    messages: u64,
+    bytes: u64,
 }
 
 /// One peer.
 #[derive(Debug, Clone, Default)]
 struct Reader {
     acknowledged: u64,
-    /// Bytes of all entries up to and including `acknowledged`.
-    acknowledged_bytes: u64,
+    /// All entries up to and including `acknowledged`.
+    sum: Sum,
+    /// The most that it ever acknowledged: after a crash it may not know of its latest messages of QoS 0 any more.
+    highest: u64,
     connected: bool,
     waiting: bool,
 }
@@ -110,17 +90,35 @@ struct Reader {
 /// What an append brought about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Appended {
+    /// The entry's number.
+    pub(crate) seq: u64,
     /// Whether readers wait for an entry: wake those of [`OriginLog::take_waiting`].
     pub(crate) wake: bool,
     /// Whether a connected reader is too far behind.
     pub(crate) high: bool,
 }
 
+/// A place of the log.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    /// Its number; a hole's last one.
+    pub(crate) last: u64,
+    /// `None` is a hole: there is nothing from the item before up to `last`.
+    pub(crate) entry: Option<Arc<Entry>>,
+}
+
 /// What a read gave.
 #[derive(Debug)]
 pub(crate) enum Read {
-    /// Entries from the asked one on, at least one.
-    Entries(Vec<Arc<Entry>>),
+    /// What stands from the asked number on, at least one item.
+    Items(Vec<Item>),
+    /// The asked entry may not be read yet.
+    Held {
+        /// Its number.
+        seq: u64,
+        /// It.
+        entry: Arc<Entry>,
+    },
     /// The asked entry has left the log; `first` is the oldest that can be had.
     Gone {
         /// The oldest entry, or the next one if the log is empty.
@@ -130,24 +128,63 @@ pub(crate) enum Read {
     End,
 }
 
+/// A log as it was before the process began.
+#[derive(Debug, Default)]
+pub(crate) struct Saved {
+    /// The oldest number that may be needed.
+    pub(crate) first: u64,
+    /// The newest before it that was more than QoS 0.
+    pub(crate) kept: u64,
+    /// No number beyond this one was ever given to a peer.
+    pub(crate) last: u64,
+    /// Entries in their order.
+    pub(crate) entries: Vec<(u64, Arc<Entry>)>,
+    /// What each reader has acknowledged.
+    pub(crate) acknowledged: Vec<u64>,
+}
+
 impl OriginLog {
     /// An empty log with that many readers.
     pub(crate) fn new(bounds: Bounds, readers: usize) -> Self {
         Self {
             bounds,
             first: 1,
+            last: 0,
             slots: VecDeque::new(),
-            appended_bytes: 0,
-            left_bytes: 0,
+            appended: Sum::default(),
+            left: Sum::default(),
+            kept_left: 0,
             readers: vec![Reader::default(); readers],
             waiting: false,
             high: false,
         }
     }
 
+    /// The log goes on where it was. What goes beyond the bounds, or what everybody has, goes into `left`.
+    pub(crate) fn recovered(bounds: Bounds, saved: Saved, left: &mut Vec<Arc<Entry>>) -> Self {
+        let mut log = Self::new(bounds, saved.acknowledged.len());
+        log.first = saved.first.max(1);
+        log.last = log.first - 1;
+        log.kept_left = saved.kept.min(log.last);
+        for (seq, entry) in saved.entries {
+            if seq <= log.last {
+                continue;
+            }
+            log.push_hole(seq - 1);
+            log.push(entry);
+        }
+        log.push_hole(saved.last);
+        for (reader, acknowledged) in saved.acknowledged.into_iter().enumerate() {
+            log.set_acknowledged(reader, acknowledged);
+        }
+        log.trim(left);
+        log.release(left);
+        log
+    }
+
     /// The newest entry's number, 0 before the first.
     pub(crate) fn last(&self) -> u64 {
-        self.first + self.slots.len() as u64 - 1
+        self.last
     }
 
     /// The oldest entry's number, or the next one's if the log is empty.
@@ -155,14 +192,24 @@ impl OriginLog {
         self.first
     }
 
+    /// The newest entry that has left and was more than QoS 0.
+    pub(crate) fn kept_left(&self) -> u64 {
+        self.kept_left
+    }
+
     /// Entries held.
     pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+        usize::try_from(self.appended.messages - self.left.messages).expect("what is held fits into memory")
     }
 
     /// Their bytes.
     pub(crate) fn bytes(&self) -> usize {
-        usize::try_from(self.appended_bytes - self.left_bytes).expect("what is held fits into memory")
+        usize::try_from(self.appended.bytes - self.left.bytes).expect("what is held fits into memory")
+    }
+
+    /// When the oldest was published.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.slots.iter().take(2).find_map(|slot| slot.entry.as_ref()).map(|entry| entry.message().received)
     }
 
     /// Whether a connected reader is too far behind.
@@ -175,19 +222,39 @@ impl OriginLog {
         self.readers[reader].acknowledged
     }
 
+    /// How far a reader is behind: messages that are lost for it and that it does not know of yet included; their bytes
+    /// without those; and when the oldest of these was published.
+    pub(crate) fn lag(&self, reader: usize) -> (u64, u64, Option<Instant>) {
+        let Reader { acknowledged, sum, .. } = &self.readers[reader];
+        let lost = (self.first - 1).saturating_sub(*acknowledged);
+        let messages = self.appended.messages - sum.messages.max(self.left.messages);
+        let bytes = self.appended.bytes - sum.bytes.max(self.left.bytes);
+        let next = self.index_of((acknowledged + 1).max(self.first));
+        let oldest = self.slots.range(next.min(self.slots.len())..).take(2).find_map(|slot| slot.entry.as_ref());
+        (lost + messages, bytes, oldest.map(|entry| entry.message().received))
+    }
+
     /// Appends an entry: this is the one point that puts all publishers' messages into an order. Entries that leave go into
     /// `left`, for the caller to free without the lock.
     pub(crate) fn append(&mut self, entry: Arc<Entry>, left: &mut Vec<Arc<Entry>>) -> Appended {
-        self.appended_bytes += (entry.bytes + ENTRY_OVERHEAD) as u64;
-        self.slots.push_back(Slot { entry, end: self.appended_bytes });
-        // A message larger than the whole bound still goes to those that are connected.
-        while self.slots.len() > 1 && (self.slots.len() > self.bounds.messages || self.bytes() > self.bounds.bytes) {
-            self.pop(left);
-        }
+        let now = entry.message().received;
+        self.push(entry);
+        self.trim(left);
+        self.expire(now, left);
         if !self.high {
             self.high = (0..self.readers.len()).any(|reader| self.lags_behind(reader, 2));
         }
-        Appended { wake: self.waiting, high: self.high }
+        Appended { seq: self.last, wake: self.waiting, high: self.high }
+    }
+
+    /// Drops what is older than it may be.
+    pub(crate) fn expire(&mut self, now: Instant, left: &mut Vec<Arc<Entry>>) {
+        let age = self.bounds.age;
+        let is_old = |at: Instant| now.saturating_duration_since(at) > age;
+        // The newest one stays, as it does with the other bounds.
+        while self.len() > 1 && self.oldest().is_some_and(is_old) {
+            self.pop(left);
+        }
     }
 
     /// Gives each reader that waits for an entry, and forgets that it waits.
@@ -201,27 +268,49 @@ impl OriginLog {
         }
     }
 
-    /// Entries from `room.from` on, as many as there is room for, but at least one, and no more than one read's worth.
-    pub(crate) fn read(&mut self, reader: usize, room: Room) -> Read {
+    /// What stands from `room.from` on, as much as there is room for, but at least one item, and no more than one read's
+    /// worth, up to the first entry that may not go.
+    pub(crate) fn read(&mut self, reader: usize, room: Room, may_go: impl Fn(u64, &Entry) -> bool) -> Read {
         if room.from < self.first {
-            return Read::Gone { first: self.first };
+            let first = self.first;
+            let had_all = self.readers[reader].highest >= first - 1;
+            if had_all && self.kept_left < room.from {
+                // All of it was QoS 0, and the peer has had it.
+                return Read::Items(vec![Item { last: first - 1, entry: None }]);
+            }
+            return Read::Gone { first };
         }
-        let Some(from) = usize::try_from(room.from - self.first).ok().filter(|from| *from < self.slots.len()) else {
+        if room.from > self.last {
             self.readers[reader].waiting = true;
             self.waiting = true;
             return Read::End;
-        };
+        }
+        let from = self.index_of(room.from);
         let most = usize::try_from(room.messages).unwrap_or(usize::MAX).min(READ_MESSAGES);
         let mut bytes = 0;
-        let mut entries = Vec::with_capacity(most.min(self.slots.len() - from));
+        let mut items = Vec::with_capacity(most.min(self.slots.len() - from));
         for slot in self.slots.range(from..).take(most) {
-            bytes += slot.entry.bytes as u64;
-            if bytes > room.bytes && !entries.is_empty() {
-                break;
+            if let Some(entry) = &slot.entry {
+                if !may_go(slot.last, entry) {
+                    if items.is_empty() {
+                        return Read::Held { seq: slot.last, entry: Arc::clone(entry) };
+                    }
+                    break;
+                }
+                bytes += entry.bytes() as u64;
+                if bytes > room.bytes && !items.is_empty() {
+                    break;
+                }
             }
-            entries.push(Arc::clone(&slot.entry));
+            items.push(Item { last: slot.last, entry: slot.entry.clone() });
         }
-        Read::Entries(entries)
+        Read::Items(items)
+    }
+
+    /// Entries from `from` on, at most `most`, with their numbers, whoever may have them.
+    pub(crate) fn entries(&self, from: u64, most: usize) -> Vec<(u64, Arc<Entry>)> {
+        let slots = self.slots.range(self.index_of(from.max(self.first)).min(self.slots.len())..);
+        slots.filter_map(|slot| Some((slot.last, Arc::clone(slot.entry.as_ref()?)))).take(most).collect()
     }
 
     /// A peer has everything up to `acknowledged` and its lag counts from now on. Gives whether the pressure was relieved.
@@ -246,18 +335,49 @@ impl OriginLog {
     }
 
     fn set_acknowledged(&mut self, reader: usize, seq: u64) {
-        let seq = seq.min(self.last());
-        self.readers[reader].acknowledged = seq;
-        self.readers[reader].acknowledged_bytes = match seq.checked_sub(self.first) {
-            Some(index) => self.slots[usize::try_from(index).expect("an index into memory")].end,
-            None => self.left_bytes,
-        };
+        let seq = seq.min(self.last);
+        let sum = if seq < self.first { self.left } else { self.slots[self.index_of(seq)].end };
+        let reader = &mut self.readers[reader];
+        reader.acknowledged = seq;
+        reader.highest = reader.highest.max(seq);
+        reader.sum = sum;
+    }
+
+    /// The slot that has `seq`, which is not before the first; behind the last one if there is none.
+    fn index_of(&self, seq: u64) -> usize {
+        // Without holes it is where it would be in an array.
+        let guess = usize::try_from(seq - self.first).unwrap_or(usize::MAX);
+        match self.slots.get(guess) {
+            Some(slot) if slot.last == seq => guess,
+            _ => self.slots.partition_point(|slot| slot.last < seq),
+        }
+    }
+
+    fn push(&mut self, entry: Arc<Entry>) {
+        self.last += 1;
+        self.appended.messages += 1;
+        self.appended.bytes += (entry.bytes() + ENTRY_OVERHEAD) as u64;
+        self.slots.push_back(Slot { last: self.last, entry: Some(entry), end: self.appended });
+    }
+
+    fn push_hole(&mut self, last: u64) {
+        if last > self.last {
+            self.last = last;
+            self.slots.push_back(Slot { last, entry: None, end: self.appended });
+        }
+    }
+
+    /// Keeps to the bounds. A message larger than the whole bound still goes to those that are connected.
+    fn trim(&mut self, left: &mut Vec<Arc<Entry>>) {
+        while self.len() > 1 && (self.len() > self.bounds.messages || self.bytes() > self.bounds.bytes) {
+            self.pop(left);
+        }
     }
 
     /// Drops what every reader has.
     fn release(&mut self, left: &mut Vec<Arc<Entry>>) -> bool {
         let everyone = self.readers.iter().map(|reader| reader.acknowledged).min().unwrap_or(u64::MAX);
-        while self.first <= everyone && !self.slots.is_empty() {
+        while self.slots.front().is_some_and(|slot| slot.last <= everyone) {
             self.pop(left);
         }
         self.relieve()
@@ -265,9 +385,14 @@ impl OriginLog {
 
     fn pop(&mut self, left: &mut Vec<Arc<Entry>>) {
         if let Some(slot) = self.slots.pop_front() {
-            self.first += 1;
-            self.left_bytes = slot.end;
-            left.push(slot.entry);
+            self.first = slot.last + 1;
+            self.left = slot.end;
+            if let Some(entry) = slot.entry {
+                if entry.is_kept() {
+                    self.kept_left = slot.last;
+                }
+                left.push(entry);
+            }
         }
     }
 
@@ -282,10 +407,10 @@ impl OriginLog {
     }
 
     fn lags_behind(&self, reader: usize, fraction: usize) -> bool {
-        let reader = &self.readers[reader];
-        reader.connected
-            && (self.last() - reader.acknowledged > (self.bounds.messages / fraction) as u64
-                || self.appended_bytes - reader.acknowledged_bytes > (self.bounds.bytes / fraction) as u64)
+        let Reader { connected, sum, .. } = &self.readers[reader];
+        *connected
+            && (self.appended.messages - sum.messages > (self.bounds.messages / fraction) as u64
+                || self.appended.bytes - sum.bytes > (self.bounds.bytes / fraction) as u64)
     }
 }
 

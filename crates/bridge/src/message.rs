@@ -1,9 +1,13 @@
 //! What crosses the mesh, and what the bridge asks of the broker that it lives in.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use evermq_mqtt::Publish;
+use evermq_store::{Handle, Store};
+
+pub use crate::log::is_kept;
 
 /// A message as brokers hold it and pass it to each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,14 +30,56 @@ pub struct Stamp {
     pub origin: Arc<str>,
 }
 
+/// A peer's message, and where it stands in that peer's log.
+#[derive(Debug, Clone)]
+pub struct Arrived {
+    /// The message.
+    pub message: Arc<Message>,
+    /// Which log.
+    pub epoch: u64,
+    /// The place in it.
+    pub seq: u64,
+}
+
+/// Where the bridge keeps what is to outlive the process.
+pub trait Keeper: Send + Sync + 'static {
+    /// The broker's store.
+    fn store(&self) -> &Store;
+
+    /// [`Store::refresh`] of a message that the store has as `handle`.
+    fn refresh(&self, message: &Message, handle: &Handle);
+}
+
+/// What the store had when the process began.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// This broker's log, if there was one.
+    pub log: Option<evermq_store::OriginLog>,
+    /// Some of the store could not be read: what this broker sent, or was sent, may be missing.
+    pub is_damaged: bool,
+    /// The messages in the log by their places, in order.
+    pub messages: Vec<(u64, Arc<Message>, Handle)>,
+    /// Up to where other brokers have it, at least.
+    pub cursors: Vec<(String, u64)>,
+    /// How far this broker is with the others' logs.
+    pub applied: Vec<evermq_store::Applied>,
+}
+
 /// What the bridge asks of the broker it lives in.
 ///
 /// Every call comes from the bridge's own runtime thread and must not block. None of them may call
 /// [`Bridge::publish`](crate::Bridge::publish) with what it was given: only the origin of a message sends it.
 pub trait Local: Send + Sync + 'static {
-    /// Gives a peer's message to this broker's subscribers, always, and to the retained store if it has the retain flag
-    /// and its stamp is newer than what is held there. Called in the origin's order, one origin at a time, once.
-    fn deliver(&self, message: Arc<Message>);
+    /// Gives one peer's messages to this broker's subscribers, always, and to the retained store if they have the retain
+    /// flag and their stamp is newer than what is held there. Called in the origin's order, one origin at a time, once.
+    /// `applied` writes down that all of them have come: to be called behind all that is written down of them. Until then
+    /// nobody may be sent one at QoS 2.
+    fn deliver(&self, messages: &mut Vec<Arrived>, applied: &mut dyn FnMut());
+
+    /// Whether what peers send can be taken: the store keeps up. Otherwise the task is woken when it is time.
+    fn poll_ready(&self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 
     /// The retained messages, and deletions that are still remembered (retained messages without payload), of whatever
     /// origin: for a peer that starts empty or has missed messages.

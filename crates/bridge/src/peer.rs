@@ -22,6 +22,7 @@ use crate::link::{Action, Change, Link, Loss, State};
 use crate::log::Read;
 use crate::mesh::{Mesh, add, now};
 use crate::message::Message;
+use crate::spool::{Held, Spool};
 use crate::wire::{Progress, Wire};
 use crate::wire_message;
 
@@ -38,6 +39,8 @@ pub(crate) struct Dialer {
     link: Link,
     connection: Connection,
     snapshot: Option<Snapshot>,
+    /// What may not be sent yet.
+    held: Option<Held>,
 }
 
 enum Connection {
@@ -60,9 +63,11 @@ enum Event {
 impl Dialer {
     /// For the peer at `index`.
     pub(crate) fn new(mesh: Arc<Mesh>, index: usize, identity: Arc<Identity>) -> Self {
-        let seed = mesh.epoch.wrapping_add(index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let link = Link::new(mesh.hello(), seed, now());
-        Self { mesh, index, identity, link, connection: Connection::None, snapshot: None }
+        let seed = mesh.epoch().wrapping_add(index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut link = Link::new(mesh.hello(), seed, now());
+        let (acknowledged, highest) = mesh.spool.standing(index);
+        link.resume(acknowledged, highest);
+        Self { mesh, index, identity, link, connection: Connection::None, snapshot: None, held: None }
     }
 
     /// Until `shutdown`, and then until the peer has everything or a deadline has passed.
@@ -83,6 +88,10 @@ impl Dialer {
                 () = sleep_until(self.link.poll_timeout()) => self.handle_timeout(),
                 () = mesh.peers[self.index].seen.notified() => self.link.handle_seen(now()),
                 () = mesh.spool.news(self.index) => self.link.handle_news(),
+                () = freed(&mesh.spool, self.held.as_ref()) => {
+                    self.held = None;
+                    self.link.handle_news();
+                }
                 event = self.connection.event() => self.handle_event(event),
             }
         }
@@ -138,7 +147,10 @@ impl Dialer {
     async fn perform_actions(&mut self) {
         while let Some(action) = self.link.poll_action() {
             match action {
-                Action::Connect => self.connection = self.connect(),
+                Action::Connect => {
+                    self.link.set_epoch(self.mesh.epoch());
+                    self.connection = self.connect();
+                }
                 Action::Send(frame) => self.send(&frame),
                 Action::Snapshot { base } => {
                     self.snapshot = Some(Snapshot { messages: self.mesh.local.retained().into_iter(), base });
@@ -148,6 +160,10 @@ impl Dialer {
                 Action::Attach(acknowledged) => self.mesh.spool.attach(self.index, acknowledged),
                 Action::Acknowledged(seq) => self.acknowledged(seq),
                 Action::Detach => self.mesh.spool.detach(self.index),
+                Action::LogWasSetBack => {
+                    self.mesh.begin_epoch();
+                    self.link.set_epoch(self.mesh.epoch());
+                }
                 Action::Losing(loss) => self.warn_of(loss),
                 Action::Lost(range) => self.count_lost(range),
                 Action::Close { last_word } => self.close(last_word).await,
@@ -184,12 +200,16 @@ impl Dialer {
         let Connection::Open(wire) = &mut self.connection else { return };
         let now = now();
         match self.mesh.spool.read(self.index, room) {
-            Read::Entries(entries) => {
-                let batch = batch::write(room.from, &entries, self.link.max_body(), now, wire.output());
+            Read::Items(items) => {
+                let batch = batch::write(room.from, &items, self.link.max_body(), now, wire.output());
                 let counters = &self.mesh.peers[self.index].counters;
                 add(&counters.sent, batch.messages);
                 add(&counters.expired, batch.expired);
                 add(&counters.resent, self.link.handle_batch(&batch));
+            }
+            Read::Held { seq, entry } => {
+                self.held = Some(Held::new(seq, entry));
+                self.link.handle_held();
             }
             Read::Gone { first } => self.link.handle_gone(first),
             Read::End => self.link.handle_end(now),
@@ -220,12 +240,13 @@ impl Dialer {
     }
 
     fn warn_of(&self, loss: Loss) {
+        self.mesh.peers[self.index].counters.losing.store(true, Ordering::Relaxed);
         let peer = self.name();
         match loss {
             Loss::LogFull => warn!(
                 peer,
                 "peer misses messages: the queue for it is full, and the oldest ones are dropped; \
-                 broker.peer_queue_messages and broker.peer_queue_bytes bound it"
+                 broker.peer_queue_messages, broker.peer_queue_bytes and broker.peer_queue_age bound it"
             ),
             Loss::TooLarge => warn!(
                 peer,
@@ -238,6 +259,7 @@ impl Dialer {
     fn count_lost(&self, range: frame::Range) {
         let counters = &self.mesh.peers[self.index].counters;
         let messages = range.to - range.from + 1;
+        counters.losing.store(false, Ordering::Relaxed);
         add(&counters.lost, messages);
         add(&counters.gaps, 1);
         info!(peer = self.name(), messages, from_seq = range.from, to_seq = range.to, "peer goes on behind a gap");
@@ -290,6 +312,14 @@ fn write_retained(message: &Message, max_body: u32, now: std::time::Instant, out
 /// Whether one side does not accept the other's certificate, which time does not put right.
 fn is_refusal(error: &io::Error) -> bool {
     error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
+}
+
+/// When what is held may be sent; never if nothing is.
+async fn freed(spool: &Spool, held: Option<&Held>) {
+    match held {
+        Some(held) => spool.freed(held).await,
+        None => pending().await,
+    }
 }
 
 /// Never, if there is no time.

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 /// The mesh as one broker sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BridgeState {
     /// This broker's name, the origin of its log.
     pub origin: String,
-    /// The log's epoch: grows at each start.
+    /// The log's epoch: grows at each start that lost the log.
     pub epoch: u64,
     /// Sequence number of the newest message in the log; 0 before the first.
     pub last_seq: u64,
@@ -17,6 +17,8 @@ pub struct BridgeState {
     pub log_messages: usize,
     /// Their bytes.
     pub log_bytes: usize,
+    /// Age of the oldest in seconds.
+    pub log_oldest_seconds: f64,
     /// Whether a connected peer is so far behind that publishers should wait.
     pub pressure: bool,
     /// Connections to the peer port that were refused or given up before they proved to be a peer's.
@@ -26,7 +28,7 @@ pub struct BridgeState {
 }
 
 /// One other broker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PeerState {
     /// Its name.
     pub name: String,
@@ -38,6 +40,10 @@ pub struct PeerState {
     pub receiving: bool,
     /// Messages published here that it has not acknowledged, those that are lost for it included until it knows of them.
     pub lag: u64,
+    /// Their bytes, without what is lost.
+    pub lag_bytes: u64,
+    /// Age in seconds of the oldest of them that is not lost.
+    pub lag_seconds: f64,
     /// Messages sent to it, resends included.
     pub sent: u64,
     /// Messages that it acknowledged.
@@ -46,6 +52,8 @@ pub struct PeerState {
     pub resent: u64,
     /// Messages whose expiry interval had passed before they could be sent.
     pub expired: u64,
+    /// Whether it misses messages now: the log could not hold all that it has not got. An alarm until it goes on behind them.
+    pub is_losing: bool,
     /// Messages that it will never get: they left the log's end before it could take them.
     pub lost: u64,
     /// Times that such messages were missing.

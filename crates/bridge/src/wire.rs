@@ -73,10 +73,15 @@ impl<S: AsyncRead + AsyncWrite> Wire<S> {
 
     /// Waits until something happens. Cancel-safe.
     pub(crate) async fn progress(&mut self) -> Progress {
+        self.progress_if(true).await
+    }
+
+    /// The same, without reading unless that is wanted. Cancel-safe.
+    pub(crate) async fn progress_if(&mut self, reading: bool) -> Progress {
         self.shrink();
         let Self { reader, writer, input, output, unflushed, output_limit, .. } = self;
         let has_output = *unflushed || !output.is_empty();
-        let may_read = output.len() <= *output_limit;
+        let may_read = reading && output.len() <= *output_limit;
         tokio::select! {
             received = receive(reader, input), if may_read => match received {
                 Ok(0) => Progress::Ended(io::ErrorKind::UnexpectedEof.into()),
@@ -87,6 +92,7 @@ impl<S: AsyncRead + AsyncWrite> Wire<S> {
                 Ok(()) => Progress::Sent,
                 Err(error) => Progress::Ended(error),
             },
+            else => std::future::pending().await,
         }
     }
 

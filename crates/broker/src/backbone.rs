@@ -3,7 +3,9 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use evermq_bridge::{Bridge, Message, Pressure, Stamp};
+use evermq_bridge::{Bridge, Hold, Keeper, Message, Pressure, Recovered, Stamp};
+use evermq_mqtt::Publish;
+use evermq_store::{Handle, Position, SegmentId};
 use serde_json::Value;
 
 /// A wait for [`Backbone::relieved`].
@@ -15,8 +17,16 @@ pub trait Backbone: Send + Sync + 'static {
     fn next_stamp(&self) -> Stamp;
     /// The stamps of `count` messages: the first one's; the time of each other one is one more.
     fn next_stamps(&self, count: u64) -> Stamp;
-    /// Sends a client's message to every other broker. The order of calls is the order there.
-    fn publish(&self, message: Arc<Message>) -> Pressure;
+    /// Goes on where the broker was when its process ended, before anything is published.
+    fn recover(&self, keeper: Arc<dyn Keeper>, recovered: Recovered);
+    /// Whether a message is to be in the store before [`Backbone::publish`].
+    fn keeps(&self, publish: &Publish) -> bool;
+    /// Sends a client's message to every other broker. The order of calls is the order there. `stored` is where the store
+    /// has it, `hold` what has to be written down before anybody may have it at QoS 2. Gives how far the store has to be before
+    /// its publisher may be told that it was taken.
+    fn publish(&self, message: Arc<Message>, stored: Option<Handle>, hold: Option<Arc<Hold>>) -> (Pressure, Position);
+    /// Writes down again what the store has of the mesh in segments before `before`.
+    fn checkpoint(&self, before: SegmentId);
     /// There is no other broker, so nobody hears a message whom this one does not know.
     fn is_alone(&self) -> bool;
     /// Ends when publishers may go on.
@@ -36,8 +46,20 @@ impl Backbone for Bridge {
         Self::next_stamps(self, count)
     }
 
-    fn publish(&self, message: Arc<Message>) -> Pressure {
-        Self::publish(self, message)
+    fn recover(&self, keeper: Arc<dyn Keeper>, recovered: Recovered) {
+        Self::recover(self, keeper, recovered);
+    }
+
+    fn keeps(&self, publish: &Publish) -> bool {
+        Self::keeps(self, publish)
+    }
+
+    fn publish(&self, message: Arc<Message>, stored: Option<Handle>, hold: Option<Arc<Hold>>) -> (Pressure, Position) {
+        Self::publish(self, message, stored, hold)
+    }
+
+    fn checkpoint(&self, before: SegmentId) {
+        Self::checkpoint(self, before);
     }
 
     fn is_alone(&self) -> bool {

@@ -137,8 +137,8 @@ impl Broker {
     ) -> Arc<Self> {
         let mut limits = limits;
         if let Some(journal) = &journal {
-            let (journal, router) = (Arc::clone(journal), Arc::downgrade(&router));
-            limits.durability = Durability::new(Arc::new(Keeper { journal, router }));
+            let (journal, router, backbone) = (Arc::clone(journal), Arc::downgrade(&router), Arc::downgrade(&backbone));
+            limits.durability = Durability::new(Arc::new(Keeper { journal, router, backbone }));
         }
         Arc::new(Self {
             limits: ArcSwap::from_pointee(limits),
@@ -252,11 +252,9 @@ impl Broker {
 
     /// A message of a client of this broker: to the subscribers here and to the other brokers, before it is acknowledged.
     pub fn publish(&self, mailbox: &Mailbox, mut publish: Publish, now: Instant, wakes: &mut Wakes) -> Published {
-        wakes.begin(publish.packet_id.take().map(|packet_id| Origin::new(mailbox.key(), packet_id)));
+        wakes.begin(publish.packet_id.take().map(|packet_id| Origin::client(mailbox.key(), packet_id)));
         let message = Arc::new(Message { publish, stamp: self.backbone.next_stamp(), received: now });
-        let routed = self.router.route(Arc::clone(&message), Some(mailbox.key()), wakes);
-        let is_unheard = !routed.is_wanted && self.backbone.is_alone();
-        Published { pressure: self.backbone.publish(message), congested: routed.congested, is_unheard }
+        self.send(message, Some(mailbox.key()), wakes)
     }
 
     /// The same for messages of one topic that the client has published one after the other, none of which is to be retained
@@ -271,14 +269,18 @@ impl Broker {
         };
         let messages = (time..).zip(run.drain(..)).map(message);
         if self.backbone.is_alone() {
-            let Routed { is_wanted, congested } = self.router.route_run(messages, from, wakes);
+            let messages = messages.map(|message| (message, None));
+            let Routed { is_wanted, congested, .. } = self.router.route_run(messages, from, wakes);
             return Published { pressure: Pressure::Clear, congested, is_unheard: !is_wanted };
         }
-        let messages: Vec<_> = messages.collect();
+        let store = |message| (Arc::clone(&message), self.router.store_for_peers(&message, None));
+        let messages: Vec<_> = messages.map(store).collect();
         let Routed { congested, .. } = self.router.route_run(messages.iter().cloned(), from, wakes);
         let mut pressure = Pressure::Clear;
-        for message in messages {
-            if self.backbone.publish(message) == Pressure::High {
+        for (message, stored) in messages {
+            let (own, recorded) = self.backbone.publish(message, stored, None);
+            wakes.rely_on(recorded);
+            if own == Pressure::High {
                 pressure = Pressure::High;
             }
         }
@@ -294,19 +296,26 @@ impl Broker {
         wakes.begin(will.number().map(Origin::of_will));
         let message =
             Arc::new(Message { publish: will.publish.clone(), stamp: self.backbone.next_stamp(), received: now });
-        self.router.route(Arc::clone(&message), mailbox.map(Mailbox::key), wakes);
-        self.backbone.publish(message);
-        if let Some(journal) = &self.journal {
-            journal.record_will_sent(will);
-        }
-        wakes.complete();
+        self.send(message, mailbox.map(Mailbox::key), wakes);
+        let sent = self.journal.as_ref().map(|journal| journal.record_will_sent(will));
+        wakes.complete_at(sent.unwrap_or_default());
     }
 
     /// A message of the broker's own that the cluster is to have as well.
     pub fn publish_own(&self, publish: Publish, now: Instant, wakes: &mut Wakes) {
         let message = Arc::new(Message { publish, stamp: self.backbone.next_stamp(), received: now });
-        self.router.route(Arc::clone(&message), None, wakes);
-        self.backbone.publish(message);
+        self.send(message, None, wakes);
+    }
+
+    fn send(&self, message: Arc<Message>, from: Option<u64>, wakes: &mut Wakes) -> Published {
+        let is_for_peers = self.backbone.keeps(&message.publish);
+        let routed = self.router.route(Arc::clone(&message), from, is_for_peers, wakes);
+        let Routed { is_wanted, congested, stored } = routed;
+        let is_unheard = !is_wanted && self.backbone.is_alone();
+        let hold = wakes.origin().map(|origin| Arc::clone(origin.hold()));
+        let (pressure, recorded) = self.backbone.publish(message, stored, hold);
+        wakes.rely_on(recorded);
+        Published { pressure, congested, is_unheard }
     }
 
     /// Does what a session asks for that does not concern its connection.
@@ -511,6 +520,7 @@ struct Keeper {
     journal: Arc<Journal>,
     /// Weak: its sessions hold this.
     router: Weak<Router>,
+    backbone: Weak<dyn Backbone>,
 }
 
 impl Durable for Keeper {
@@ -520,6 +530,7 @@ impl Durable for Keeper {
 
     fn is_needed_for(&self, publish: &Publish) -> bool {
         self.router.upgrade().is_some_and(|router| router.is_store_needed_for(publish))
+            || self.backbone.upgrade().is_some_and(|backbone| backbone.keeps(publish))
     }
 }
 

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use evermq_bridge::{Keeper, Message};
 use evermq_mqtt::Text;
 use evermq_mqtt::packet::SubscriptionOptions;
 use evermq_store::{
@@ -17,7 +18,7 @@ use evermq_store::{
     StoredWill, Waiting, WallTime,
 };
 
-use crate::message::{Delivery, Shared};
+use crate::message::{Delivery, Origin, Shared};
 use crate::session::{Change, DueWill, Session, Subscription, Will};
 
 mod wills;
@@ -95,6 +96,12 @@ impl Journal {
         position
     }
 
+    /// Writes down a message that other brokers wait for, if not a session here; `None` if there is no room for it.
+    pub fn record_message(&self, message: &Message, origin: Option<&Origin>) -> Option<Handle> {
+        let from = origin.map(|origin| origin.source);
+        Some(self.store.append_message(&StoredMessage { from, ..self.as_stored(message) }).ok()?.0)
+    }
+
     /// Writes down that a topic has no retained message any more.
     pub fn record_retained_gone(&self, topic: &str) {
         self.store.append(&Record::RetainedGone { topic: topic.into() });
@@ -150,8 +157,8 @@ impl Journal {
     }
 
     /// Writes down that the will is with all who get it.
-    pub fn record_will_sent(&self, will: &DueWill) {
-        self.wills.end(&self.store, will);
+    pub fn record_will_sent(&self, will: &DueWill) -> Position {
+        self.wills.end(&self.store, will)
     }
 
     /// Writes down again the wills that are going out and were written down in a segment before `before`.
@@ -261,15 +268,32 @@ impl Journal {
     }
 
     fn stored<'a>(&self, shared: &'a Shared, retained: bool) -> StoredMessage<'a> {
-        let message = shared.message();
+        StoredMessage {
+            retained,
+            from: shared.origin().map(|origin| origin.source),
+            ..self.as_stored(shared.message())
+        }
+    }
+
+    fn as_stored<'a>(&self, message: &'a Message) -> StoredMessage<'a> {
         StoredMessage {
             publish: &message.publish,
             stamp_time: message.stamp.time,
             stamp_origin: &message.stamp.origin,
             received: self.wall(message.received),
-            retained,
-            from: shared.origin().map(|origin| origin.source),
+            retained: false,
+            from: None,
         }
+    }
+}
+
+impl Keeper for Journal {
+    fn store(&self) -> &Store {
+        &self.store
+    }
+
+    fn refresh(&self, message: &Message, handle: &Handle) {
+        self.store.refresh(handle, &self.as_stored(message));
     }
 }
 

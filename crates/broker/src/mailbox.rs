@@ -359,8 +359,13 @@ impl Wakes {
 
     /// It has arrived everywhere, and its sender's session says so too.
     pub fn complete(&mut self) {
+        self.complete_at(self.recorded);
+    }
+
+    /// The same, and the store has all of that when it is at `at`.
+    pub fn complete_at(&mut self, at: Position) {
         if let Some(origin) = self.origin.take() {
-            origin.complete();
+            origin.complete(at);
         }
     }
 

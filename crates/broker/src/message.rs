@@ -1,16 +1,15 @@
 //! A message on its way to its receivers: encoded at most once for each version and QoS, however many they are.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use evermq_bridge::Message;
+use evermq_bridge::{Hold, Message};
 use evermq_mqtt::codec::{self, Alias, EncodeError, PublishFrame, Sent};
 use evermq_mqtt::properties::PublishProperties;
 use evermq_mqtt::{Packet, PacketId, Publish, QoS, Text, TopicName, Version};
-use evermq_store::{Handle, SessionId, Source};
+use evermq_store::{Handle, Position, SessionId, Source};
 
 use crate::share::ShareRef;
 
@@ -27,20 +26,21 @@ pub struct Shared {
     stored: OnceLock<Handle>,
 }
 
-/// A message of QoS 2 from a durable session, or its will. Until the store has heard that it was taken, or has gone out, nobody
-/// is sent it at QoS 2: should the broker stop before that, it comes again, and the store forgets this one.
+/// Who brings a message again if the broker stops: a durable session at QoS 2, its will, or another broker. Until the store has
+/// heard that it was taken, or has gone out, nobody is sent it at QoS 2: should the broker stop before that, the store forgets
+/// this one.
 #[derive(Debug)]
 pub struct Origin {
-    /// As the store has it.
+    /// Who.
     pub source: Source,
-    is_complete: AtomicBool,
+    hold: Arc<Hold>,
 }
 
 impl Origin {
-    /// A message that the session of this mailbox has just taken.
+    /// A message that this session has just taken, by the key of its mailbox.
     #[must_use]
-    pub fn new(key: u64, packet_id: PacketId) -> Arc<Self> {
-        Self::of(Source::Client { session: SessionId(key), packet_id: packet_id.0.get() })
+    pub fn client(session: u64, packet_id: PacketId) -> Arc<Self> {
+        Self::of(Source::Client { session: SessionId(session), packet_id: packet_id.0.get() })
     }
 
     /// The will that the store has under this number.
@@ -50,12 +50,28 @@ impl Origin {
     }
 
     fn of(source: Source) -> Arc<Self> {
-        Arc::new(Self { source, is_complete: AtomicBool::new(false) })
+        Arc::new(Self { source, hold: Hold::new() })
     }
 
-    /// The store has heard that it was taken.
-    pub fn complete(&self) {
-        self.is_complete.store(true, Ordering::Release);
+    /// A message of another broker; `hold` is the same for all that are taken together.
+    #[must_use]
+    pub fn peer(epoch: u64, seq: u64, hold: &Arc<Hold>) -> Arc<Self> {
+        Arc::new(Self { source: Source::Peer { epoch, seq }, hold: Arc::clone(hold) })
+    }
+
+    /// The store has heard that it was taken, and has that when it is at `at`. What comes from another broker is complete
+    /// together with what came with it.
+    pub fn complete(&self, at: Position) {
+        match self.source {
+            Source::Client { .. } | Source::Will { .. } => self.hold.release(at),
+            Source::Peer { .. } => {}
+        }
+    }
+
+    /// What keeps it from those who may have it only once.
+    #[must_use]
+    pub fn hold(&self) -> &Arc<Hold> {
+        &self.hold
     }
 }
 
@@ -129,7 +145,7 @@ impl Shared {
     /// Whether nothing keeps it from being sent at QoS 2.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.origin.as_ref().is_none_or(|origin| origin.is_complete.load(Ordering::Acquire))
+        self.origin.as_ref().is_none_or(|origin| origin.hold.is_released())
     }
 
     /// It is its topic's retained message no longer.
@@ -137,6 +153,11 @@ impl Shared {
         if let Some(handle) = self.stored.get() {
             handle.not_retained();
         }
+    }
+
+    /// Where the store has it, if another holder of the same message has put it there.
+    pub fn is_stored_at(&self, handle: Handle) {
+        let _ = self.stored.set(handle);
     }
 
     /// `other` is the same message, with bytes of its own.

@@ -64,7 +64,7 @@ pub fn text(desk: &Desk, now: Instant) -> String {
     if let Some(journal) = &broker.journal {
         store(&mut text, journal.store());
     }
-    peers(&mut text, &broker.backbone.state());
+    mesh(&mut text, &broker.backbone.state());
     text.finish()
 }
 
@@ -255,7 +255,18 @@ const OF_STORE: [OfStore; 15] = [
     ("evermq_broker_store_full_total", Is::Counter, "Times that there was no room.", |figures| figures.full),
 ];
 
-/// The links to the other brokers, as the bridge shows them.
+/// The log for the other brokers and the links to them, as the bridge shows them.
+fn mesh(text: &mut Exposition, bridge: &Value) {
+    for (family, help, key) in [
+        ("evermq_broker_log_messages", "Messages that some other broker has not acknowledged.", "log_messages"),
+        ("evermq_broker_log_bytes", "Their bytes in memory.", "log_bytes"),
+        ("evermq_broker_log_oldest_seconds", "Age of the oldest of them.", "log_oldest_seconds"),
+    ] {
+        text.family(family, Is::Gauge, help).sample(&[], number(&bridge[key]));
+    }
+    peers(text, bridge);
+}
+
 fn peers(text: &mut Exposition, bridge: &Value) {
     let peers = bridge["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
     let name = |peer: &Value| peer["name"].as_str().unwrap_or_default().to_owned();
@@ -269,6 +280,40 @@ fn peers(text: &mut Exposition, bridge: &Value) {
     for peer in peers {
         family.sample(&[("peer", &name(peer))], peer["lag"].as_u64().unwrap_or(0));
     }
+    for (family, is, help, key) in PEER_FAMILIES {
+        let mut family = text.family(family, is, help);
+        for peer in peers {
+            family.sample(&[("peer", &name(peer))], number(&peer[key]));
+        }
+    }
+}
+
+/// Families of one figure of each peer: name, type, help, and the figure's name in the bridge's state.
+const PEER_FAMILIES: [(&str, Is, &str, &str); 9] = [
+    (
+        "evermq_broker_peer_lag_bytes",
+        Is::Gauge,
+        "Bytes of these messages, without those that are lost for it.",
+        "lag_bytes",
+    ),
+    ("evermq_broker_peer_lag_seconds", Is::Gauge, "Age of the oldest of these messages.", "lag_seconds"),
+    ("evermq_broker_peer_losing", Is::Gauge, "Whether the other broker misses messages now.", "is_losing"),
+    ("evermq_broker_peer_resent_total", Is::Counter, "Messages sent to it again after a reconnect.", "resent"),
+    ("evermq_broker_peer_lost_total", Is::Counter, "Messages that it will never get.", "lost"),
+    ("evermq_broker_peer_gaps_total", Is::Counter, "Times that such messages were missing.", "gaps"),
+    ("evermq_broker_peer_received_total", Is::Counter, "Messages that came from it.", "received"),
+    (
+        "evermq_broker_peer_duplicates_total",
+        Is::Counter,
+        "Messages that came from it again, and were dropped.",
+        "duplicates",
+    ),
+    ("evermq_broker_peer_missed_total", Is::Counter, "Messages of its that this broker will never get.", "missed"),
+];
+
+/// A truth is 1.
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| f64::from(u8::from(value == true)))
 }
 
 fn histogram(family: &mut Family<'_>, counts: &Counts) {

@@ -7,15 +7,17 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use evermq_bridge::{Local, Message};
+use evermq_bridge::{Arrived, Hold, Local, Message, is_kept};
 use evermq_mqtt::{Publish, QoS, TopicFilter};
+use evermq_store::{Handle, Position};
 
 use crate::counters::Counters;
 use crate::journal::Journal;
 use crate::mailbox::{Mailbox, Wakes};
-use crate::message::{self, Delivery, Shared};
+use crate::message::{self, Delivery, Origin, Shared};
 use crate::retained::{self, Kept, Mark, Retained};
 use crate::session::{Delivered, Subscription};
 use crate::share::{Group, Groups, ShareRef};
@@ -64,6 +66,8 @@ pub struct Routed {
     pub is_wanted: bool,
     /// The publisher is to wait for that one.
     pub congested: Congested,
+    /// Where the store has it, if it was to be there for other brokers.
+    pub stored: Option<Handle>,
 }
 
 impl Router {
@@ -86,51 +90,64 @@ impl Router {
     }
 
     /// Gives `message` to its subscribers, and to the retained store if it asks for that. `from` is the key of the mailbox
-    /// of the client that published it here.
-    pub fn route(&self, message: Arc<Message>, from: Option<u64>, wakes: &mut Wakes) -> Routed {
+    /// of the client that published it here. If it `is_for_peers` too, the store has it whoever else waits for it.
+    pub fn route(&self, message: Arc<Message>, from: Option<u64>, is_for_peers: bool, wakes: &mut Wakes) -> Routed {
         // The store first: who subscribes meanwhile finds the message there or gets it here, or both, but never neither.
         let kept = message.publish.retain.then(|| self.keep(&message, wakes)).flatten();
-        self.spread([message], kept, from, wakes)
+        let mut stored = kept.and_then(|kept| kept.handle().cloned());
+        if is_for_peers && stored.is_none() {
+            stored = self.store_for_peers(&message, wakes.origin().as_deref());
+        }
+        Routed { stored: stored.clone(), ..self.spread([(message, stored)], from, wakes) }
     }
 
-    /// The same for messages of one topic that a client has published one after the other, none of which is to be retained.
-    /// Each subscriber gets them all at once: its session is locked, and in this processor's cache, once for all of them.
+    /// The same for messages of one topic that a client has published one after the other, none of which is to be retained, each
+    /// with where the store has it already. Each subscriber gets them all at once: its session is locked, and in this processor's
+    /// cache, once for all of them.
     pub fn route_run(
         &self,
-        messages: impl IntoIterator<Item = Arc<Message>>,
+        messages: impl IntoIterator<Item = (Arc<Message>, Option<Handle>)>,
         from: Option<u64>,
         wakes: &mut Wakes,
     ) -> Routed {
-        self.spread(messages, None, from, wakes)
+        self.spread(messages, from, wakes)
+    }
+
+    /// Puts a message into the store that other brokers wait for. One of QoS 0 they have only as long as this process lives.
+    pub fn store_for_peers(&self, message: &Message, origin: Option<&Origin>) -> Option<Handle> {
+        let journal = self.journal.as_ref().filter(|_| message.publish.qos > QoS::AtMostOnce)?;
+        journal.record_message(message, origin)
     }
 
     /// Gives a message of the broker's own to its subscribers, and to those who subscribe later.
     pub fn route_sys(&self, message: Arc<Message>, wakes: &mut Wakes) {
         self.sys.keep(&message);
-        self.spread([message], None, None, wakes);
+        self.spread([(message, None)], None, wakes);
     }
 
-    /// The messages are of one topic. `kept` is the first as the retained store has it.
+    /// The messages are of one topic, each with where the store has it already.
     fn spread(
         &self,
-        messages: impl IntoIterator<Item = Arc<Message>>,
-        kept: Option<Arc<Shared>>,
+        messages: impl IntoIterator<Item = (Arc<Message>, Option<Handle>)>,
         from: Option<u64>,
         wakes: &mut Wakes,
     ) -> Routed {
         let mut messages = messages.into_iter();
-        let Some(message) = messages.next() else { return Routed::default() };
+        let Some((message, stored)) = messages.next() else { return Routed::default() };
         let snapshot = self.subscriptions.snapshot();
         let matches = snapshot.matches(&message.publish.topic);
         let Some(first) = matches.first else { return Routed::default() };
         let many = first.len() > 1 || !matches.others.is_empty();
         let mut shared = wakes.take_messages();
         let origin = wakes.origin();
-        let share = |message| Shared::with_origin(message, many, origin.clone());
-        shared.extend(std::iter::once(message).chain(messages).map(share));
-        if let (Some(kept), Some(first)) = (kept, shared.first()) {
-            first.is_stored_as(&kept);
-        }
+        let share = |(message, stored)| {
+            let shared = Shared::with_origin(message, many, origin.clone());
+            if let Some(stored) = stored {
+                shared.is_stored_at(stored);
+            }
+            shared
+        };
+        shared.extend(std::iter::once((message, stored)).chain(messages).map(share));
         let mut deliveries = Deliveries { counters: &self.counters, shared, wakes, congested: None };
         if matches.others.is_empty() {
             deliveries.deliver_each(first, from);
@@ -139,7 +156,7 @@ impl Router {
         }
         let Deliveries { shared, wakes, congested, .. } = deliveries;
         wakes.return_messages(shared);
-        Routed { is_wanted: true, congested }
+        Routed { is_wanted: true, congested, stored: None }
     }
 
     /// Enters or replaces a subscription.
@@ -410,9 +427,22 @@ fn note(counters: &Counters, congested: &mut Congested, mailbox: &Arc<Mailbox>, 
 }
 
 impl Local for Router {
-    fn deliver(&self, message: Arc<Message>) {
-        self.counters.from_peers.fetch_add(1, Ordering::Relaxed);
-        self.route(message, None, &mut Wakes::default());
+    fn deliver(&self, messages: &mut Vec<Arrived>, applied: &mut dyn FnMut()) {
+        self.counters.from_peers.fetch_add(messages.len() as u64, Ordering::Relaxed);
+        let mut wakes = Wakes::default();
+        let hold = Hold::new();
+        for Arrived { message, epoch, seq } in messages.drain(..) {
+            wakes.begin(is_kept(&message.publish).then(|| Origin::peer(epoch, seq, &hold)));
+            self.route(message, None, false, &mut wakes);
+        }
+        applied();
+        // What is sent of them is written down behind that.
+        hold.release(Position::default());
+        wakes.wake();
+    }
+
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.journal.as_ref().map_or(Poll::Ready(()), |journal| journal.poll_room(cx))
     }
 
     fn retained(&self) -> Vec<Arc<Message>> {

@@ -49,6 +49,8 @@ pub struct Broker {
     pub peer_queue_messages: usize,
     /// `peer_queue_bytes`: payload bytes kept for a peer that is away.
     pub peer_queue_bytes: usize,
+    /// `peer_queue_age`: how long messages are kept for a peer that is away.
+    pub peer_queue_age: Duration,
     /// `tcp_keepalive`: idle time before the kernel probes a client.
     pub tcp_keepalive: Duration,
     /// `tcp_user_timeout`: sent data unacknowledged for this long ends the connection.

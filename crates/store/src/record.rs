@@ -169,6 +169,8 @@ pub struct OriginLog {
     pub reserved: u64,
     /// Places before this one are not needed any more.
     pub first: u64,
+    /// The last of those that was more than QoS 0: the others were nobody's loss.
+    pub kept: u64,
 }
 
 /// Where a message came from, if it counts only when that has come to an end: what a crash leaves of it comes again.

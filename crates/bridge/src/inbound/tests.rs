@@ -29,12 +29,38 @@ fn ack(seq: u64) -> Action {
     Action::Send(Frame::Ack { seq })
 }
 
+fn deliver(seq: u64) -> Action {
+    Action::Deliver { epoch: 1, entry: entry(seq) }
+}
+
+fn record(seq: u64) -> Action {
+    Action::Record { epoch: 1, seq }
+}
+
+/// What is more than QoS 0.
+fn kept(seq: u64) -> Entry {
+    Entry { packet: BytesMut::from(&[0x32][..]), ..entry(seq) }
+}
+
+/// The disk keeps whatever it is given, at once.
+fn settle(inbound: &mut Inbound) -> Vec<Action> {
+    inbound.handle_read_end();
+    let mut all = Vec::new();
+    while let Some(action) = inbound.poll_action() {
+        if let Action::Record { epoch, seq } = action {
+            inbound.handle_recorded(epoch, seq);
+        }
+        all.push(action);
+    }
+    all
+}
+
 /// A link on which the snapshot ended at `base`.
 fn linked(base: u64, now: Instant) -> (Inbound, LinkId) {
     let mut inbound = Inbound::new(7, 1000);
     let id = inbound.handle_hello(&hello(1), now);
     inbound.handle_frame(Frame::SnapshotEnd { base });
-    actions(&mut inbound);
+    settle(&mut inbound);
     (inbound, id)
 }
 
@@ -61,13 +87,8 @@ fn a_new_origin_is_welcomed_and_gives_its_snapshot_first() {
     inbound.handle_frame(Frame::SnapshotEnd { base: 4 });
     inbound.handle_frame(Frame::Entry(entry(5)));
     inbound.handle_frame(Frame::Entry(entry(6)));
-    inbound.handle_read_end();
-    assert_eq!(
-        actions(&mut inbound),
-        [Action::ApplyRetained(retained), Action::Deliver(entry(5)), Action::Deliver(entry(6)), ack(6)]
-    );
-    inbound.handle_read_end();
-    assert_eq!(actions(&mut inbound), [], "one acknowledgement is enough");
+    assert_eq!(settle(&mut inbound), [Action::ApplyRetained(retained), deliver(5), deliver(6), record(6), ack(6)]);
+    assert_eq!(settle(&mut inbound), [], "one acknowledgement is enough");
 }
 
 #[test]
@@ -79,14 +100,7 @@ fn what_came_before_is_not_delivered_again() {
     inbound.handle_read_end();
     assert_eq!(
         actions(&mut inbound),
-        [
-            Action::Deliver(entry(1)),
-            Action::Deliver(entry(2)),
-            Action::Duplicate,
-            Action::Duplicate,
-            Action::Deliver(entry(3)),
-            ack(3)
-        ]
+        [deliver(1), deliver(2), Action::Duplicate, Action::Duplicate, deliver(3), ack(3)]
     );
 }
 
@@ -128,13 +142,13 @@ fn gaps_are_counted_exactly_and_skips_are_not() {
     inbound.handle_frame(Frame::Gap(Range { from: 7, to: 10 }));
     inbound.handle_frame(Frame::Skip(Range { from: 11, to: 12 }));
     inbound.handle_frame(Frame::Entry(entry(13)));
-    inbound.handle_read_end();
     assert_eq!(
-        actions(&mut inbound),
+        settle(&mut inbound),
         [
             Action::Missed(Range { from: 6, to: 8 }),
             Action::Missed(Range { from: 9, to: 10 }),
-            Action::Deliver(entry(13)),
+            deliver(13),
+            record(13),
             ack(13)
         ]
     );
@@ -172,7 +186,7 @@ fn instances_do_not_disturb_each_other() {
     assert_eq!(actions(&mut inbound)[0], welcome(None), "the origin has restarted");
     inbound.handle_frame(Frame::SnapshotEnd { base: 0 });
     inbound.handle_frame(Frame::Entry(entry(1)));
-    actions(&mut inbound);
+    settle(&mut inbound);
     inbound.handle_hello(&hello(1), now);
     assert_eq!(actions(&mut inbound)[0], welcome(Some(3)), "a connection of before, accepted late");
     inbound.handle_hello(&hello(2), now);
@@ -223,8 +237,68 @@ fn shutdown_acknowledges_and_says_bye() {
     inbound.handle_frame(Frame::Entry(entry(1)));
     inbound.handle_shutdown();
     let all = actions(&mut inbound);
-    assert_eq!(all[..4], [Action::Deliver(entry(1)), ack(1), Action::Send(Frame::Bye), Action::Close]);
+    assert_eq!(all[..4], [deliver(1), ack(1), Action::Send(Frame::Bye), Action::Close]);
     assert!(matches!(all[4..], [Action::Changed(_)]));
     inbound.handle_shutdown();
     assert_eq!(actions(&mut inbound), []);
+}
+
+#[test]
+fn what_is_not_on_the_disk_is_not_acknowledged_and_comes_again() {
+    let now = start();
+    let (mut inbound, _) = linked(0, now);
+    inbound.handle_frame(Frame::Entry(kept(1)));
+    inbound.handle_read_end();
+    inbound.handle_frame(Frame::Entry(entry(2)));
+    inbound.handle_read_end();
+    inbound.handle_frame(Frame::Entry(kept(3)));
+    inbound.handle_read_end();
+    let all = actions(&mut inbound);
+    let seqs = |seq: u64| all.contains(&record(seq));
+    assert!(seqs(1) && seqs(3) && !seqs(2), "QoS 0 alone is not worth a record: {all:?}");
+    assert!(!all.iter().any(|action| matches!(action, Action::Send(_))), "{all:?}");
+    inbound.handle_recorded(1, 1);
+    assert_eq!(actions(&mut inbound), [ack(1)]);
+    inbound.handle_hello(&hello(1), now);
+    assert_eq!(actions(&mut inbound)[0], welcome(Some(1)), "3 is applied, but a crash would take it back");
+    inbound.handle_frame(Frame::Entry(entry(2)));
+    inbound.handle_frame(Frame::Entry(kept(3)));
+    inbound.handle_recorded(1, 3);
+    assert_eq!(actions(&mut inbound), [Action::Duplicate, Action::Duplicate, ack(3)]);
+    inbound.handle_frame(Frame::Entry(entry(4)));
+    inbound.handle_read_end();
+    let delivered = Action::Deliver { epoch: 1, entry: entry(4) };
+    assert_eq!(actions(&mut inbound), [delivered, ack(4)], "nobody was promised QoS 0 after a crash");
+}
+
+#[test]
+fn what_came_before_the_connection_broke_is_written_down() {
+    let (mut inbound, _) = linked(0, start());
+    inbound.handle_frame(Frame::Entry(kept(1)));
+    inbound.handle_lost("reset".into(), false);
+    assert_eq!(actions(&mut inbound)[1], record(1));
+}
+
+#[test]
+fn a_broker_that_comes_back_knows_what_it_has() {
+    let now = start();
+    let mut inbound = Inbound::new(7, 1000);
+    inbound.recover(7, [(5, 10), (1, 20)]);
+    inbound.handle_hello(&hello(1), now);
+    assert_eq!(actions(&mut inbound)[0], welcome(Some(20)));
+    inbound.handle_hello(&hello(5), now);
+    assert_eq!(actions(&mut inbound)[0], welcome(Some(10)));
+    assert_eq!(inbound.applied().collect::<Vec<_>>(), [(1, 20), (5, 10)]);
+}
+
+#[test]
+fn who_is_not_read_from_is_not_dead() {
+    let now = start();
+    let (mut inbound, _) = linked(0, now);
+    for tick in 1..100 {
+        let now = now + PING_INTERVAL * tick;
+        inbound.handle_paused(now);
+        assert_eq!(actions(&mut inbound), [Action::Send(Frame::Pong)]);
+        assert_eq!(inbound.poll_timeout(), Some(now + DEAD_AFTER));
+    }
 }

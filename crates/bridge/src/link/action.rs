@@ -75,7 +75,8 @@ pub(crate) enum Action {
         /// The entry behind which entries go on.
         base: u64,
     },
-    /// Read the log and send what it gives, then call [`Link::handle_batch`], [`Link::handle_gone`] or [`Link::handle_end`].
+    /// Read the log and send what it gives, then call [`Link::handle_batch`], [`Link::handle_gone`],
+    /// [`Link::handle_held`] or [`Link::handle_end`].
     Read(Room),
     /// The peer is there and has everything up to here.
     Attach(u64),
@@ -83,6 +84,9 @@ pub(crate) enum Action {
     Acknowledged(u64),
     /// The peer is away.
     Detach,
+    /// The peer has more of this log than was ever sent to it: an old copy of the store was brought back. Begin another epoch,
+    /// and give it to [`Link::set_epoch`].
+    LogWasSetBack,
     /// The peer begins to lose messages: say so, once.
     Losing(Loss),
     /// The peer has taken note that it will never get these entries: count them.

@@ -276,10 +276,34 @@ fn attempts_come_at_jittered_intervals_and_at_once_when_the_peer_is_seen() {
 }
 
 #[test]
+fn a_peer_that_knows_more_than_the_log_has_another_one_before_it() {
+    let now = start();
+    let mut link = links(now).remove(2);
+    link.handle_frame(welcome(Some(1)), now);
+    let all = actions(&mut link);
+    assert!(matches!(all[..2], [Action::LogWasSetBack, Action::Close { last_word: false }]), "{all:?}");
+    // One that goes on may have been sent more than it remembers.
+    let mut link = links(now).remove(2);
+    link.resume(5, 20);
+    link.handle_frame(welcome(Some(20)), now);
+    assert!(matches!(actions(&mut link)[..], [Action::Attach(20), Action::Changed(_), Action::Read(_)]));
+}
+
+#[test]
+fn what_is_held_is_not_the_end_of_the_log() {
+    let now = start();
+    let mut link = links(now).remove(4);
+    link.handle_held();
+    link.handle_shutdown(0, now);
+    assert_eq!(link.state(), State::Streaming, "it waits until that may go");
+    link.handle_news();
+    assert!(actions(&mut link).iter().any(|action| matches!(action, Action::Read(_))));
+}
+
+#[test]
 fn a_peer_that_breaks_the_protocol_is_told_and_left() {
     let now = start();
-    let bad: [(usize, Frame); 5] = [
-        (2, welcome(Some(1))),
+    let bad: [(usize, Frame); 4] = [
         (2, Frame::Welcome(Welcome { version: 9, minor: 0, instance: PEER, resume: None, max_body: 1 })),
         (2, Frame::Pong),
         (4, Frame::Ack { seq: 1 }),

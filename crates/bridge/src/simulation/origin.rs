@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use evermq_mqtt::properties::PublishProperties;
@@ -47,7 +47,7 @@ impl Origin {
         Self {
             epoch,
             link,
-            log: OriginLog::new(Bounds { messages: log_messages, bytes: 1 << 30 }, 1),
+            log: OriginLog::new(Bounds { messages: log_messages, bytes: 1 << 30, age: Duration::MAX }, 1),
             connection: None,
             input: BytesMut::new(),
             retained: BTreeMap::new(),
@@ -123,7 +123,7 @@ impl Origin {
         if retain {
             self.retained.insert(topic, Arc::clone(&message));
         }
-        let appended = self.log.append(Entry::new(message), &mut Vec::new());
+        let appended = self.log.append(Entry::new(message, None, None), &mut Vec::new());
         if appended.wake {
             self.log.take_waiting(|reader| assert_eq!(reader, 0));
             self.link.handle_news();
@@ -175,11 +175,12 @@ impl Origin {
                     self.write_snapshot(base, &mut output);
                     self.link.handle_snapshot_sent();
                 }
-                Action::Read(room) => match self.log.read(0, room) {
-                    Read::Entries(entries) => {
-                        let batch = batch::write(room.from, &entries, self.link.max_body(), now, &mut output);
+                Action::Read(room) => match self.log.read(0, room, |_, _| true) {
+                    Read::Items(items) => {
+                        let batch = batch::write(room.from, &items, self.link.max_body(), now, &mut output);
                         self.resent += self.link.handle_batch(&batch);
                     }
+                    Read::Held { .. } => self.link.handle_held(),
                     Read::Gone { first } => self.link.handle_gone(first),
                     Read::End => self.link.handle_end(now),
                 },
@@ -195,6 +196,7 @@ impl Origin {
                     output.clear();
                 }
                 Action::Changed(change) => assert!(!change.refused, "{change:?}"),
+                Action::LogWasSetBack => panic!("{}", self.describe()),
                 Action::Losing(_) => {}
             }
         }

@@ -162,7 +162,8 @@ impl Receiver {
         while let Some(action) = self.machine.poll_action() {
             match action {
                 Action::Send(frame) => frame::encode(&frame, &mut served.output),
-                Action::Deliver(entry) => {
+                Action::Record { epoch, seq } => self.machine.handle_recorded(epoch, seq),
+                Action::Deliver { entry, .. } => {
                     let message = wire_message::decode(entry.packet, stamp(entry.time), entry.age, now).unwrap();
                     let number = u64::from_be_bytes(message.publish.payload[..8].try_into().unwrap());
                     assert_eq!(number, entry.seq, "a number always means the same message");

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use evermq_bridge::{Bridge, BridgeState, Local, Message, PeerState, Pressure};
+use evermq_bridge::{Arrived, Bridge, BridgeState, Local, Message, PeerState, Pressure};
 use evermq_config::BrokerConfig;
 use evermq_daemon::{listen, tls};
 use evermq_mqtt::{Publish, QoS, Text, TopicName};
@@ -35,11 +35,14 @@ impl Received {
 }
 
 impl Local for Received {
-    fn deliver(&self, message: Arc<Message>) {
-        if message.publish.retain {
-            self.keep(Arc::clone(&message));
+    fn deliver(&self, messages: &mut Vec<Arrived>, applied: &mut dyn FnMut()) {
+        for Arrived { message, .. } in messages.drain(..) {
+            if message.publish.retain {
+                self.keep(Arc::clone(&message));
+            }
+            self.delivered.lock().unwrap().push(message);
         }
-        self.delivered.lock().unwrap().push(message);
+        applied();
     }
 
     fn retained(&self) -> Vec<Arc<Message>> {
@@ -130,7 +133,7 @@ impl Broker {
     pub fn publish_many(&self, prefix: &str, count: u32) -> Pressure {
         let mut pressure = Pressure::Clear;
         for number in 0..count {
-            pressure = self.bridge.publish(self.message("t", &format!("{prefix}{number}"), false));
+            pressure = self.publish(self.message("t", &format!("{prefix}{number}"), false));
         }
         pressure
     }
@@ -139,7 +142,11 @@ impl Broker {
     pub fn publish_retained(&self, topic: &str, payload: &str) {
         let message = self.message(topic, payload, true);
         self.received.keep(Arc::clone(&message));
-        self.bridge.publish(message);
+        self.publish(message);
+    }
+
+    pub fn publish(&self, message: Arc<Message>) -> Pressure {
+        self.bridge.publish(message, None, None).0
     }
 
     /// What was delivered, in order.

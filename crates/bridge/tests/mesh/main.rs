@@ -72,7 +72,7 @@ fn stamps_origins_and_properties_cross_unchanged() {
     };
     message.publish.properties = Some(Box::new(properties));
     message.publish.qos = evermq_mqtt::QoS::ExactlyOnce;
-    brokers[0].bridge.publish(Arc::new(message.clone()));
+    brokers[0].publish(Arc::new(message.clone()));
     wait_until("it has arrived", || !brokers[1].payloads().is_empty());
     let arrived = Arc::clone(&brokers[1].received.delivered.lock().unwrap()[0]);
     assert_eq!((&arrived.publish, &arrived.stamp), (&message.publish, &message.stamp));
@@ -329,7 +329,7 @@ fn a_broker_alone_has_nothing_to_do() {
 fn a_message_of_another_origin_is_never_sent() {
     let (_cluster, brokers) = start_all(2);
     let foreign = brokers[1].message("t", "foreign", false);
-    brokers[0].bridge.publish(foreign);
+    brokers[0].publish(foreign);
     brokers[0].publish_many("own ", 1);
     wait_until("its own is there", || !brokers[1].payloads().is_empty());
     assert_eq!(brokers[1].payloads(), ["own 0"]);

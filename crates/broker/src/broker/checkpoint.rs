@@ -36,6 +36,7 @@ impl Live for Checkpoint {
             .visit_retained(|slice| slice.iter().for_each(|retained| journal.refresh(retained)), || store.pace());
         // Sessions afterwards: a will that becomes due meanwhile is written down in a newer segment.
         journal.refresh_wills(before);
+        broker.backbone.checkpoint(before);
         for mailbox in broker.all_sessions() {
             if mailbox.is_durable() {
                 checkpoint_session(&mailbox, journal, before, store);

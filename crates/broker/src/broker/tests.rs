@@ -1,10 +1,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use evermq_bridge::{Local as _, Stamp};
+use evermq_bridge::{Arrived, Hold, Local as _, Stamp};
 use evermq_mqtt::packet::{Subscribe, SubscribeFilter, SubscriptionOptions, Will};
 use evermq_mqtt::properties::{ConnectProperties, SubscribeProperties, WillProperties};
 use evermq_mqtt::{Packet, PacketId, QoS, TopicFilter, TopicName};
+use evermq_store::{Handle, SegmentId};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -49,10 +50,23 @@ impl Backbone for FakeMesh {
         Stamp { time: self.time.fetch_add(count, Ordering::Relaxed), origin: "here".into() }
     }
 
-    fn publish(&self, message: Arc<Message>) -> Pressure {
-        self.sent.lock().push(message);
-        if *self.high.borrow() { Pressure::High } else { Pressure::Clear }
+    fn recover(&self, _keeper: Arc<dyn evermq_bridge::Keeper>, _recovered: evermq_bridge::Recovered) {}
+
+    fn keeps(&self, _publish: &Publish) -> bool {
+        false
     }
+
+    fn publish(
+        &self,
+        message: Arc<Message>,
+        _stored: Option<Handle>,
+        _hold: Option<Arc<Hold>>,
+    ) -> (Pressure, Position) {
+        self.sent.lock().push(message);
+        (if *self.high.borrow() { Pressure::High } else { Pressure::Clear }, Position::default())
+    }
+
+    fn checkpoint(&self, _before: SegmentId) {}
 
     fn is_alone(&self) -> bool {
         self.is_alone.load(Ordering::Relaxed)
@@ -173,7 +187,8 @@ fn own_messages_go_to_the_mesh_and_those_of_the_mesh_do_not() {
     let publisher = broker.connect(connect("p"), now).unwrap().mailbox;
     broker.publish(&publisher, publish("own", false), now, &mut Wakes::default());
     let stamp = Stamp { time: 1, origin: "there".into() };
-    broker.router.deliver(Arc::new(Message { publish: publish("theirs", false), stamp, received: now }));
+    let message = Arc::new(Message { publish: publish("theirs", false), stamp, received: now });
+    broker.router.deliver(&mut vec![Arrived { message, epoch: 1, seq: 1 }], &mut || {});
     assert_eq!(got(&subscriber, now), ["own", "theirs"]);
     assert_eq!(mesh.payloads(), ["own"]);
 }

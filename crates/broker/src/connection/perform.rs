@@ -101,7 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             let confirm = |session: &mut Session| session.confirm_received(ack.packet_id);
             self.mailbox.change(&mut slot, wakes.changes(), confirm);
             self.recorded = slot.recorded;
-            wakes.complete();
+            wakes.complete_at(self.recorded);
         }
         // All that was published before it is on its way; where it is kept, it is to be kept first.
         let promise = (Promise::of(packet), self.recorded.max(wakes.recorded()));

@@ -36,11 +36,11 @@ impl Wills {
     }
 
     /// Writes down that it has gone out.
-    pub(super) fn end(&self, store: &Store, will: &DueWill) {
-        let Some(number) = will.number() else { return };
+    pub(super) fn end(&self, store: &Store, will: &DueWill) -> Position {
+        let Some(number) = will.number() else { return Position::default() };
         let mut due = self.0.lock();
-        store.append(&Record::WillSent { will: SessionId(number) });
         due.remove(&number);
+        store.append(&Record::WillSent { will: SessionId(number) })
     }
 
     /// Writes down again what lies in a segment before `before`.

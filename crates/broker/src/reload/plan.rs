@@ -56,8 +56,9 @@ const RESTART: [(&str, &str, Differs); 9] = [
     ("broker.listen_proxy", SOCKETS, |old, new| old.listen_proxy != new.listen_proxy),
     ("[[broker.listeners]]", SOCKETS, |old, new| fixed(&old.listeners) != fixed(&new.listeners)),
     ("broker.peer_port", PEERS, |old, new| old.peer_port != new.peer_port),
-    ("broker.peer_queue_messages and broker.peer_queue_bytes", PEERS, |old, new| {
-        (old.peer_queue_messages, old.peer_queue_bytes) != (new.peer_queue_messages, new.peer_queue_bytes)
+    ("broker.peer_queue_messages, peer_queue_bytes and peer_queue_age", PEERS, |old, new| {
+        let queue = |broker: &Broker| (broker.peer_queue_messages, broker.peer_queue_bytes, broker.peer_queue_age);
+        queue(old) != queue(new)
     }),
     ("broker.workers", "a connection stays with the thread that accepted it", |old, new| old.workers != new.workers),
     ("broker.metrics", SOCKETS, |old, new| old.metrics != new.metrics),
@@ -221,6 +222,7 @@ mod tests {
             |c| c.broker.max_retained_bytes += 1,
             |c| c.broker.peer_queue_messages += 1,
             |c| c.broker.peer_queue_bytes += 1,
+            |c| c.broker.peer_queue_age += Duration::from_secs(1),
             |c| c.broker.tcp_keepalive += Duration::from_secs(1),
             |c| c.broker.tcp_user_timeout += Duration::from_secs(1),
             |c| c.broker.drain_timeout += Duration::from_secs(1),
@@ -279,6 +281,7 @@ mod tests {
             max_retained_bytes: _,
             peer_queue_messages: _,
             peer_queue_bytes: _,
+            peer_queue_age: _,
             tcp_keepalive: _,
             tcp_user_timeout: _,
             drain_timeout: _,

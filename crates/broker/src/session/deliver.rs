@@ -190,6 +190,13 @@ impl Session {
         (may_send && self.inflight.is_resending()) || self.queue.has(may_send && self.inflight.may_begin())
     }
 
+    /// The same when the message that is being delivered is complete, which it is before anybody is woken.
+    fn will_transmit(&self) -> bool {
+        let State::Connected(link) = &self.state else { return false };
+        let may_send = self.inflight.sent() < usize::from(link.window);
+        self.has_transmit() || self.queue.has_waiting(may_send && self.inflight.may_begin())
+    }
+
     /// Whether more than half of the queue is taken.
     #[must_use]
     pub fn is_congested(&self) -> bool {
@@ -271,7 +278,7 @@ impl Session {
         let overflowed = dropped > 0 && !std::mem::replace(&mut self.overflowed, true);
         let congested = is_connected && dropped == 0 && self.queue.is_congested(bounds);
         let exhausted = pushed == Pushed::Exhausted;
-        Delivered { dropped, refused, overflowed, exhausted, ready: self.has_transmit(), congested }
+        Delivered { dropped, refused, overflowed, exhausted, ready: self.will_transmit(), congested }
     }
 
     fn out_of_turn(&mut self, text: &'static str, now: Instant) {

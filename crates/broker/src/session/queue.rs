@@ -247,7 +247,13 @@ impl Queue {
     /// Whether a message could be popped.
     #[must_use]
     pub fn has(&self, acknowledged: bool) -> bool {
-        !self.unacknowledged.is_empty() || (acknowledged && !self.acknowledged.is_empty() && self.may_go())
+        self.has_waiting(acknowledged && self.may_go())
+    }
+
+    /// The same, even if it may not go before a moment has passed.
+    #[must_use]
+    pub fn has_waiting(&self, acknowledged: bool) -> bool {
+        !self.unacknowledged.is_empty() || (acknowledged && !self.acknowledged.is_empty())
     }
 
     /// Whether the first one of QoS 1 or 2 may be sent: in a moment, if its sender's session has still to note it.

@@ -2,8 +2,8 @@
 
 use evermq_mqtt::{Publish, QoS};
 
-use crate::client::message;
-use crate::running::start_two;
+use crate::client::{Client, message, resume};
+use crate::running::{Running, Site, start_two, two};
 
 #[test]
 fn a_message_reaches_both_brokers_once() {
@@ -46,5 +46,125 @@ fn retained_messages_are_the_same_everywhere() {
         let got = subscriber.receive_message();
         assert!(got.retain);
         assert_eq!(got.payload, "second");
+    }
+}
+
+/// The durable session `s` of a subscriber to `t/#`.
+fn subscriber(broker: &Running) -> Client {
+    let mut connect = resume("s");
+    connect.properties.session_expiry = Some(3000);
+    let (mut client, connack) = Client::open(broker.plain, connect);
+    if !connack.session_present {
+        client.subscribe_at("t/#", QoS::AtLeastOnce);
+    }
+    client
+}
+
+fn publish(broker: &Running, payloads: std::ops::Range<u32>) {
+    let mut publisher = broker.client("p");
+    for number in payloads {
+        let qos = if number % 2 == 0 { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
+        publisher.publish(message("t/1", &number.to_string()), qos);
+    }
+}
+
+fn expect(subscriber: &mut Client, payloads: std::ops::Range<u32>) {
+    let got: Vec<_> = payloads.clone().map(|_| subscriber.message().1).collect();
+    assert_eq!(got, payloads.map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_a_peer_has_not_got_is_there_after_a_restart() {
+    let site = Site::new();
+    let [here, there] = two(&site, |_| {});
+    let start = || (Running::start(&here), Running::start(&there));
+    let (first, second) = start();
+    first.wait_for_peer();
+    let mut client = subscriber(&second);
+    publish(&first, 0..3);
+    expect(&mut client, 0..3);
+    client.expect_nothing();
+    client.vanish();
+    let epoch =
+        first.wait_for("acknowledgements", |state| state["bridge"]["peers"][0]["lag"] == 0)["bridge"]["epoch"].as_u64();
+    second.stop().unwrap();
+
+    publish(&first, 3..8);
+    let mut nobody = first.client("q");
+    nobody.publish(message("t/1", "lost with the process"), QoS::AtMostOnce);
+    nobody.publish(Publish { retain: true, ..message("r", "kept") }, QoS::AtMostOnce);
+    publish(&first, 8..9);
+    let waiting = first.wait_for("the last message", |state| state["bridge"]["log_messages"] == 8);
+    assert!(waiting["bridge"]["log_oldest_seconds"].as_f64().unwrap() > 0.0);
+    first.stop().unwrap();
+    for _ in 0..2 {
+        // However often it starts.
+        let first = Running::start(&here);
+        let state = first.state();
+        assert_eq!((&state["bridge"]["log_messages"], state["bridge"]["epoch"].as_u64()), (&7.into(), epoch));
+        first.stop().unwrap();
+    }
+    let (first, second) = start();
+    first.wait_for_peer();
+    publish(&first, 9..10);
+    let mut client = subscriber(&second);
+    expect(&mut client, 3..10);
+    client.subscribe_at("r", QoS::AtLeastOnce);
+    assert_eq!(client.message(), ("r".to_owned(), "kept".to_owned()));
+    client.expect_nothing();
+    let peer =
+        &first.wait_for("acknowledgements", |state| state["bridge"]["peers"][0]["lag"] == 0)["bridge"]["peers"][0];
+    assert_eq!((&peer["lost"], &peer["gaps"]), (&0.into(), &0.into()), "{peer}");
+    second.stop().unwrap();
+
+    // Nothing comes twice to a broker that starts again.
+    let second = Running::start(&there);
+    first.wait_for_peer();
+    publish(&first, 10..11);
+    let mut client = subscriber(&second);
+    expect(&mut client, 10..11);
+    assert_eq!(second.state()["bridge"]["peers"][0]["duplicates"], 0);
+}
+
+#[test]
+fn a_peer_that_is_away_for_too_long_is_told_what_it_misses() {
+    let site = Site::new();
+    let [here, there] = two(&site, |broker| broker.peer_queue_messages = 10);
+    let (first, second) = (Running::start(&here), Running::start(&there));
+    first.wait_for_peer();
+    subscriber(&second).vanish();
+    second.stop().unwrap();
+    publish(&first, 0..30);
+    first.client("q").publish(Publish { retain: true, ..message("r", "kept") }, QoS::AtLeastOnce);
+    publish(&first, 30..40);
+    first.wait_for("the alarm", |state| state["bridge"]["peers"][0]["is_losing"] == true);
+    first.stop().unwrap();
+
+    let (first, second) = (Running::start(&here), Running::start(&there));
+    first.wait_for_peer();
+    let mut client = subscriber(&second);
+    expect(&mut client, 30..40);
+    client.subscribe_at("r", QoS::AtLeastOnce);
+    assert_eq!(client.message(), ("r".to_owned(), "kept".to_owned()), "as it is without the message that told of it");
+    let lost = |state: &serde_json::Value, key| state["bridge"]["peers"][0][key].as_u64().unwrap();
+    let told = first.wait_for("the gap", |state| lost(state, "gaps") == 1);
+    assert_eq!((lost(&told, "lost"), &told["bridge"]["peers"][0]["is_losing"]), (31, &false.into()));
+    assert_eq!(lost(&second.state(), "missed"), 31);
+}
+
+#[test]
+fn a_message_of_qos_2_does_not_wait_for_the_next_one() {
+    let (_site, brokers) = start_two();
+    let mut subscribers = [brokers[0].client("s0"), brokers[1].client("s1")];
+    for subscriber in &mut subscribers {
+        subscriber.subscribe_at("t/#", QoS::ExactlyOnce);
+    }
+    // Of a session that outlives its connection, so that it is complete a moment after it was delivered.
+    let mut connect = resume("p");
+    connect.properties.session_expiry = Some(3000);
+    let mut publisher = Client::open(brokers[0].plain, connect).0;
+    publisher.publish(message("t/x", "alone"), QoS::ExactlyOnce);
+    for subscriber in &mut subscribers {
+        assert_eq!(subscriber.message().1, "alone");
     }
 }

@@ -107,6 +107,14 @@ pub(crate) fn start_two() -> (Site, [Running; 2]) {
 /// The same with other limits.
 pub(crate) fn start_two_with(change: impl Fn(&mut Broker)) -> (Site, [Running; 2]) {
     let site = Site::new();
+    let configs = two(&site, change);
+    let brokers = [Running::start(&configs[0]), Running::start(&configs[1])];
+    brokers.iter().for_each(Running::wait_for_peer);
+    (site, brokers)
+}
+
+/// Their configs, for tests that start them again.
+pub(crate) fn two(site: &Site, change: impl Fn(&mut Broker)) -> [BrokerConfig; 2] {
     let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let held = [free(), free()];
     let addresses = [held[0].local_addr().unwrap(), held[1].local_addr().unwrap()];
@@ -115,14 +123,7 @@ pub(crate) fn start_two_with(change: impl Fn(&mut Broker)) -> (Site, [Running; 2
     let mut two = site.config("broker2", addresses[1], &[("broker1", addresses[0])]);
     change(&mut one.broker);
     change(&mut two.broker);
-    let brokers = [Running::start(&one), Running::start(&two)];
-    for broker in &brokers {
-        broker.wait_for("its peer", |state| {
-            let peer = &state["bridge"]["peers"][0];
-            peer["connected"] == true && peer["receiving"] == true
-        });
-    }
-    (site, brokers)
+    [one, two]
 }
 
 impl Running {
@@ -140,6 +141,14 @@ impl Running {
         let token = stop.clone();
         let thread = Some(std::thread::spawn(move || driver.run(&token)));
         Self { plain, tls, proxy, metrics, listeners, control: config.control_socket.clone(), stop, thread }
+    }
+
+    /// Until it and its only peer are linked, both ways.
+    pub(crate) fn wait_for_peer(&self) {
+        self.wait_for("its peer", |state| {
+            let peer = &state["bridge"]["peers"][0];
+            peer["connected"] == true && peer["receiving"] == true
+        });
     }
 
     /// Where the TCP listener of this name is.

@@ -81,8 +81,8 @@ fn record_fields(record: &Record<'_>) -> Value {
             fields
         }
         Record::RetainedGone { topic } => json!({ "topic": topic }),
-        Record::OriginLog(OriginLog { epoch, reserved, first }) => {
-            json!({ "epoch": epoch, "reserved": reserved, "first": first })
+        Record::OriginLog(OriginLog { epoch, reserved, first, kept }) => {
+            json!({ "epoch": epoch, "reserved": reserved, "first": first, "kept": kept })
         }
         Record::Forward { seq, message } => json!({ "seq": seq, "message": message.0 }),
         Record::PeerCursor { peer, seq } => json!({ "peer": peer, "seq": seq }),

@@ -54,8 +54,9 @@ fn record<'a>(kind: Kind, reader: &mut Reader<'a>) -> Result<Record<'a>, DecodeE
         Kind::Snapshot => return Ok(Record::Snapshot(Box::new(snapshot(reader)?))),
         Kind::RetainedGone => return Ok(Record::RetainedGone { topic: text(reader)? }),
         Kind::OriginLog => {
-            let (epoch, reserved, first) = (reader.number()?, reader.number()?, reader.number()?);
-            return Ok(Record::OriginLog(OriginLog { epoch, reserved, first }));
+            let (epoch, reserved) = (reader.number()?, reader.number()?);
+            let (first, kept) = (reader.number()?, reader.number()?);
+            return Ok(Record::OriginLog(OriginLog { epoch, reserved, first, kept }));
         }
         Kind::Forward => return Ok(Record::Forward { seq: reader.number()?, message: MessageId(reader.number()?) }),
         Kind::PeerCursor => return Ok(Record::PeerCursor { peer: text(reader)?, seq: reader.number()? }),

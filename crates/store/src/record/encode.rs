@@ -72,10 +72,11 @@ pub(crate) fn encode(record: &Record<'_>, out: &mut BytesMut) -> Kind {
             put_bytes(out, topic.as_bytes());
             Kind::RetainedGone
         }
-        Record::OriginLog(OriginLog { epoch, reserved, first }) => {
+        Record::OriginLog(OriginLog { epoch, reserved, first, kept }) => {
             put_number(out, *epoch);
             put_number(out, *reserved);
             put_number(out, *first);
+            put_number(out, *kept);
             Kind::OriginLog
         }
         Record::Forward { seq, message } => {

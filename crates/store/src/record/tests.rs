@@ -106,7 +106,12 @@ pub(crate) fn record() -> impl Strategy<Value = Record<'static>> {
         (session_id(), id()).prop_map(|(session, packet_id)| Record::ReceivedDone { session, packet_id }),
         snapshot(),
         text().prop_map(|topic| Record::RetainedGone { topic }),
-        any::<[u64; 3]>().prop_map(|[epoch, reserved, first]| Record::OriginLog(OriginLog { epoch, reserved, first })),
+        any::<[u64; 4]>().prop_map(|[epoch, reserved, first, kept]| Record::OriginLog(OriginLog {
+            epoch,
+            reserved,
+            first,
+            kept
+        })),
         (any::<u64>(), message_id()).prop_map(|(seq, message)| Record::Forward { seq, message }),
         (text(), any::<u64>()).prop_map(|(peer, seq)| Record::PeerCursor { peer, seq }),
         (text(), any::<u64>(), any::<u64>()).prop_map(|(origin, epoch, seq)| Record::Applied { origin, epoch, seq }),

@@ -134,7 +134,7 @@ fn what_is_missing_is_counted() {
 }
 
 fn origin_log(first: u64) -> Record<'static> {
-    Record::OriginLog(OriginLog { epoch: 9, reserved: 100, first })
+    Record::OriginLog(OriginLog { epoch: 9, reserved: 100, first, kept: 0 })
 }
 
 fn forward(id: u64) -> Record<'static> {
@@ -151,10 +151,10 @@ fn the_origin_log_has_what_others_may_need_and_the_latest_word_counts() {
     let cursor = |seq| Record::PeerCursor { peer: "b".into(), seq };
     // Written again by a checkpoint, and one whose message is gone.
     log.record(forward(4)).record(forward(7)).record(cursor(10)).record(cursor(20));
-    log.record(Record::OriginLog(OriginLog { epoch: 9, reserved: 60, first: 30 }));
+    log.record(Record::OriginLog(OriginLog { epoch: 9, reserved: 60, first: 30, kept: 20 }));
     let outcome = log.record(forward(2)).finish();
     assert_eq!(outcome.mesh.forwards, [(30, MessageId(3)), (40, MessageId(4)), (50, MessageId(5))]);
-    assert_eq!(outcome.mesh.log, Some(OriginLog { epoch: 9, reserved: 60, first: 30 }));
+    assert_eq!(outcome.mesh.log, Some(OriginLog { epoch: 9, reserved: 60, first: 30, kept: 20 }));
     assert_eq!(outcome.mesh.cursors, [("b".into(), 20)]);
     assert_eq!((outcome.messages.len(), outcome.lost_messages), (3, 0), "what peers need is kept");
 }
