@@ -6,7 +6,7 @@ BIN := target/release
 # Most of what a test does is waiting for time to pass and for other programs.
 THREADS := 6
 
-.PHONY: help build demo test test-tools programs unit e2e lint soak-vip bench-failover bench-vip bench-mesh bench-codec bench-broker bench-store bench-lb bench-lb-storm bench-lb-upgrade clean-lab
+.PHONY: help build demo test test-tools programs unit e2e lint soak-mesh soak-vip bench-failover bench-vip bench-mesh bench-codec bench-broker bench-store bench-lb bench-lb-storm bench-lb-upgrade clean-lab
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ e2e: programs ## tests of the whole stack in the lab
 lint: ## format and clippy, warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+soak-mesh: ## ten thousand runs of the mesh on a virtual clock: kills, power failures, broken connections, full logs; BRIDGE_SIMULATION_SEED=n replays one
+	$(CARGO) test --release -p evermq-bridge --lib simulation::durable::soak -- --ignored --nocapture
 
 soak-vip: test-tools ## a million faults on the virtual clock; then two minutes beside keepalived without a flap
 	$(CARGO) test --release -p evermq-vip --test vip soak:: -- --ignored --nocapture --skip keepalived_soak

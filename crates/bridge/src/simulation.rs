@@ -6,6 +6,7 @@
 //!
 //! `BRIDGE_SIMULATION_SEED=n` replays one run, `BRIDGE_SIMULATION_RUNS=n` sets how many there are.
 
+mod durable;
 mod network;
 mod origin;
 mod random;

@@ -22,11 +22,11 @@ struct Program {
 }
 
 impl Program {
-    fn start(file: &Path, address: SocketAddr) -> Self {
+    fn start(file: &Path, host: &str, address: SocketAddr) -> Self {
         let log = file.with_extension("log");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         let mut process = Command::new(env!("CARGO_BIN_EXE_evermq-broker"))
-            .args(["--host", "broker1", "--config"])
+            .args(["--host", host, "--config"])
             .arg(file)
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -54,36 +54,58 @@ fn read_log(file: &Path) -> String {
     std::fs::read_to_string(file.with_extension("log")).unwrap_or_default()
 }
 
-/// The cluster file of a broker on addresses that are free at the moment.
-fn cluster_file(site: &Site) -> (PathBuf, SocketAddr) {
-    site.ca.issue("broker1", 1);
-    let held: Vec<_> = (0..3).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
-    let port = |index: usize| held[index].local_addr().unwrap().port();
-    let directory = site.directory.path();
-    let shown = directory.display();
-    let text = format!(
-        "[cluster]\nname = \"test\"\nrun_dir = \"{shown}\"\n\
-         [broker]\nlisten = \"127.0.0.1:{}\"\nlisten_plain = \"127.0.0.1:{}\"\npeer_port = {}\nworkers = 2\n\
-         [broker.store]\npath = \"{shown}/store\"\nsync = \"always\"\nsegment_size = \"1MiB\"\n\
-         [tls]\nca = \"{shown}/ca.crt\"\ncert = \"{shown}/ca-{{host}}.crt\"\nkey = \"{shown}/ca-{{host}}.key\"\n\
-         [[hosts]]\nname = \"lb1\"\naddress = \"127.0.0.2\"\nroles = [\"lb\"]\n\
-         [[hosts]]\nname = \"broker1\"\naddress = \"127.0.0.1\"\nroles = [\"broker\"]\n",
-        port(0),
-        port(1),
-        port(2)
-    );
-    let file = directory.join("evermq.toml");
-    std::fs::write(&file, text).unwrap();
-    (file, SocketAddr::from((Ipv4Addr::LOCALHOST, port(1))))
+/// A broker of a cluster, on addresses that are free at the moment.
+struct Member {
+    host: &'static str,
+    file: PathBuf,
+    plain: SocketAddr,
 }
 
-fn run(version: &str) {
+/// Each with a file of its own: they share this host, and no port of it.
+fn cluster(site: &Site, hosts: &[&'static str]) -> Vec<Member> {
+    let free = |host: u8| TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), 0)).unwrap();
+    let held: Vec<_> = hosts.iter().flat_map(|_| [free(1), free(1)]).collect();
+    let port = |index: usize| held[index].local_addr().unwrap().port();
+    let peer_port = free(9).local_addr().unwrap().port();
+    let directory = site.directory.path();
+    let shown = directory.display();
+    let listed: String = hosts
+        .iter()
+        .enumerate()
+        .map(|(index, host)| {
+            format!("[[hosts]]\nname = \"{host}\"\naddress = \"127.0.0.{}\"\nroles = [\"broker\"]\n", 10 + index)
+        })
+        .collect();
+    let member = |(index, host): (usize, &&'static str)| {
+        site.ca.issue(host, 1);
+        let run_dir = directory.join(host);
+        std::fs::create_dir(&run_dir).unwrap();
+        let text = format!(
+            "[cluster]\nname = \"test\"\nrun_dir = \"{shown}/{host}\"\n\
+             [broker]\nlisten = \"127.0.0.1:{}\"\nlisten_plain = \"127.0.0.1:{}\"\npeer_port = {peer_port}\nworkers = 2\n\
+             [broker.store]\npath = \"{shown}/{host}/store\"\nsync = \"always\"\nsegment_size = \"1MiB\"\n\
+             [tls]\nca = \"{shown}/ca.crt\"\ncert = \"{shown}/ca-{{host}}.crt\"\nkey = \"{shown}/ca-{{host}}.key\"\n\
+             [[hosts]]\nname = \"lb1\"\naddress = \"127.0.0.2\"\nroles = [\"lb\"]\n{listed}",
+            port(2 * index),
+            port(2 * index + 1),
+        );
+        let file = directory.join(format!("{host}.toml"));
+        std::fs::write(&file, text).unwrap();
+        Member { host, file, plain: SocketAddr::from((Ipv4Addr::LOCALHOST, port(2 * index + 1))) }
+    };
+    hosts.iter().enumerate().map(member).collect()
+}
+
+/// The publisher is at the first broker, the subscribers are at the last one; any of them is killed, or all at once.
+fn run(version: &str, hosts: &[&'static str]) {
     let site = Site::new();
-    let (file, address) = cluster_file(&site);
-    let mut program = Program::start(&file, address);
+    let members = cluster(&site, hosts);
+    let start = |member: &Member| Program::start(&member.file, member.host, member.plain);
+    let mut programs: Vec<_> = members.iter().map(|member| Some(start(member))).collect();
     let mut script = Command::new(python())
         .arg(SCRIPT)
-        .args([version, &address.port().to_string()])
+        .arg(version)
+        .args([&members[0], &members[members.len() - 1]].map(|member| member.plain.port().to_string()))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -91,26 +113,41 @@ fn run(version: &str) {
         .unwrap();
     let mut lines = BufReader::new(script.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().map(Result::unwrap).as_deref(), Some("ready"));
-    for _ in 0..KILLS {
+    for _ in 0..KILLS * hosts.len() {
         // The moment is what matters here, so it is any.
-        std::thread::park_timeout(Duration::from_millis(50 + RandomState::new().hash_one(0) % 500));
-        drop(program);
-        program = Program::start(&file, address);
+        let random = RandomState::new().hash_one(0);
+        std::thread::park_timeout(Duration::from_millis(50 + random % 500));
+        let all = (random >> 32).is_multiple_of(3);
+        let one = usize::try_from(random >> 48).unwrap() % hosts.len();
+        let killed: Vec<_> = (0..hosts.len()).filter(|index| all || *index == one).collect();
+        killed.iter().for_each(|index| programs[*index] = None);
+        killed.iter().rev().for_each(|index| programs[*index] = Some(start(&members[*index])));
     }
     script.stdin.take().unwrap().write_all(b"\n").unwrap();
     let said: Vec<String> = lines.map(Result::unwrap).collect();
     let output = script.wait_with_output().unwrap();
     let err = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said:?}\n{err}\n{}", read_log(&file));
+    let logs: String = members.iter().map(|member| read_log(&member.file)).collect();
+    assert!(output.status.success(), "{said:?}\n{err}\n{logs}");
     assert_eq!(said.len(), 3, "{said:?}\n{err}");
 }
 
 #[test]
 fn mqtt_3_1_1() {
-    run("311");
+    run("311", &["broker1"]);
 }
 
 #[test]
 fn mqtt_5() {
-    run("5");
+    run("5", &["broker1"]);
+}
+
+#[test]
+fn mqtt_3_1_1_through_two_brokers() {
+    run("311", &["broker1", "broker2"]);
+}
+
+#[test]
+fn mqtt_5_through_two_brokers() {
+    run("5", &["broker1", "broker2"]);
 }

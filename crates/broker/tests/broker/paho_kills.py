@@ -1,4 +1,5 @@
-"""Clients of a broker that is killed again and again: paho_kills.py VERSION PORT. Says "ready", publishes until a line comes
+"""Clients of a broker that is killed again and again: paho_kills.py VERSION PORT [PORT]. The second port is that of another
+broker of the cluster, where the subscribers are. Says "ready", publishes until a line comes
 on standard input, then checks that what was acknowledged has arrived. Prints one "ok NAME" for each check."""
 
 import collections
@@ -11,6 +12,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 VERSION, PORT = sys.argv[1:3]
+THERE = sys.argv[-1]
 V5 = VERSION == "5"
 PATIENCE = 60
 OUTSTANDING = 100
@@ -47,7 +49,7 @@ class Client:
             properties = Properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = 1000
             more = {"clean_start": False, "properties": properties}
-        self.paho.connect("127.0.0.1", int(PORT), keepalive=20, **more)
+        self.paho.connect("127.0.0.1", int(THERE if topic else PORT), keepalive=20, **more)
         self.paho.loop_start()
         assert self.ready.wait(PATIENCE)
 
@@ -99,9 +101,9 @@ away.first = False
 if V5:
     properties = Properties(PacketTypes.CONNECT)
     properties.SessionExpiryInterval = 1000
-    away.paho.connect("127.0.0.1", int(PORT), keepalive=20, clean_start=False, properties=properties)
+    away.paho.connect("127.0.0.1", int(THERE), keepalive=20, clean_start=False, properties=properties)
 else:
-    away.paho.connect("127.0.0.1", int(PORT), keepalive=20)
+    away.paho.connect("127.0.0.1", int(THERE), keepalive=20)
 away.paho.loop_start()
 wanted = set(sent.values())
 for name, client in [("online", online), ("away", away)]:
