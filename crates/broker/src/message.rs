@@ -312,11 +312,11 @@ impl Delivery {
         if let Some(ids) = &self.ids {
             publish.properties.get_or_insert_default().subscription_ids = ids.to_vec();
         }
-        // [MQTT-3.3.2-6]: the interval that is left. A message that is sent again may have none left.
-        if let Some(interval) = expiry(message) {
-            let left = interval.saturating_sub(now.saturating_duration_since(message.received));
-            publish.properties.get_or_insert_default().message_expiry =
-                Some(u32::try_from(left.as_secs()).unwrap_or(u32::MAX));
+        // [MQTT-3.3.2-6]: the interval that is left, less whole seconds, so that one which is passed on at once keeps all of
+        // it. A message that is sent again may have none left.
+        if let Some(interval) = publish.properties.as_mut().and_then(|properties| properties.message_expiry.as_mut()) {
+            let waited = now.saturating_duration_since(message.received).as_secs();
+            *interval = interval.saturating_sub(u32::try_from(waited).unwrap_or(u32::MAX));
         }
         Packet::Publish(publish)
     }

@@ -152,9 +152,10 @@ fn send(packet: &Packet, version: Version, max_len: usize, out: &mut BytesMut) -
     Ok(())
 }
 
-/// The answer to a message that nobody has asked for says so (§3.4.2.1, §3.5.2.1); before MQTT 5.0 it cannot.
+/// The answer to a message of QoS 1 that nobody has asked for says so (§3.4.2.1); before MQTT 5.0 it cannot. That to one of
+/// QoS 2 is not the last word on it, and says it no more than other brokers' do.
 fn say_unheard(packet: &mut Packet, version: Version) {
-    if let (Packet::PubAck(ack) | Packet::PubRec(ack), Version::V5) = (packet, version)
+    if let (Packet::PubAck(ack), Version::V5) = (packet, version)
         && ack.reason == ReasonCode::Success
     {
         ack.reason = ReasonCode::NoMatchingSubscribers;

@@ -160,7 +160,7 @@ fn time_goes_on_while_the_broker_is_away() {
     let Packet::Publish(publish) = waiting.receive() else { panic!("no PUBLISH") };
     assert_eq!(publish.payload, "lasting");
     let left = publish.properties.and_then(|properties| properties.message_expiry).unwrap();
-    assert!((900..1000).contains(&left), "{left} s are left");
+    assert!((900..=1000).contains(&left), "{left} s are left");
     let mut reader = broker.client("reader");
     reader.subscribe_at("r", QoS::AtLeastOnce);
     reader.expect_nothing();

@@ -24,6 +24,10 @@ impl Backbone for Mesh {
         Stamp { time: self.time.fetch_add(1, Ordering::Relaxed) + 1, origin: "fuzz".into() }
     }
 
+    fn next_stamps(&self, count: u64) -> Stamp {
+        Stamp { time: self.time.fetch_add(count, Ordering::Relaxed) + 1, origin: "fuzz".into() }
+    }
+
     fn publish(&self, message: Arc<Message>) -> Pressure {
         self.published.lock().expect("nobody panicked").push(message);
         Pressure::Clear

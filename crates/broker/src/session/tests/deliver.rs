@@ -245,7 +245,7 @@ fn expired_messages_are_not_sent_and_others_say_how_long_they_have() {
     for (number, expiry) in [(1, 10), (2, 60)] {
         client.session.deliver(with_expiry(Q1, number, client.now, Some(expiry)));
     }
-    client.now += Duration::from_secs(10);
+    client.now += Duration::from_millis(10_999);
     client.connect(connect());
     let transmit = client.session.poll_transmit(client.now).unwrap();
     let mut out = bytes::BytesMut::new();

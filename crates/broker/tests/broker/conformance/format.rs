@@ -128,7 +128,7 @@ fn answers_name_the_packet_that_they_answer_and_always_have_properties() {
     client.send(&publish5(2, "x", 0xABCD, &[], ""));
     client.expect(&[0x40, 3, 0xAB, 0xCD, 0x10]);
     client.send(&publish5(4, "x", 0xBCDE, &[], ""));
-    client.expect(&[0x50, 3, 0xBC, 0xDE, 0x10]);
+    client.expect(&[0x50, 2, 0xBC, 0xDE]);
     client.send(&[0x62, 2, 0xBC, 0xDE]);
     client.expect(&[0x70, 2, 0xBC, 0xDE]);
 }
