@@ -36,10 +36,10 @@ fn main() {
     for fault in FAULTS.iter().filter(|fault| fault.name.contains(&wanted)) {
         let (mut gaps, mut backs, mut closed) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..runs {
-            let lab = Lab::up();
+            let lab = Lab::up_with(&[]).unwrap_or_else(|said| panic!("evermq lab up: {said}"));
             gaps.push(gap(&lab, fault));
             drop(lab);
-            let lab = Lab::up();
+            let lab = Lab::up_with(&[]).unwrap_or_else(|said| panic!("evermq lab up: {said}"));
             let (count, back) = established(&lab, fault);
             closed.push(count);
             backs.extend(back);

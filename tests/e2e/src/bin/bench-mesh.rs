@@ -18,7 +18,7 @@ const MESSAGES: u64 = 200_000;
 const TICKS: f64 = 100.0;
 
 fn main() {
-    let lab = Lab::up();
+    let lab = Lab::up_with(&[]).unwrap_or_else(|said| panic!("evermq lab up: {said}"));
     let _brokers = mosquitto(&lab);
     let vip = format!("{VIP}:{PORT}");
     println!("{MESSAGES} messages of 64 bytes, {RUNS} runs each in turn, medians\n");

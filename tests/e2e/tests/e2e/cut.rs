@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use evermq_e2e::client::finish_load;
+use evermq_e2e::lab::STEADY;
 use evermq_e2e::{Lab, PORT, VIP, wait};
 
 /// Far longer than any takeover.
@@ -43,7 +44,8 @@ fn without_a_quorum_both_hold_the_vip_and_settle_on_the_better_one_which_clients
 
 #[test]
 fn with_a_quorum_one_holds_the_vip_all_the_time_and_clients_notice_nothing() {
-    let lab = Lab::up_with(&["vip.quorum=true"]).unwrap_or_else(|said| panic!("evermq lab up: {said}"));
+    let lab = Lab::up_with(&[&STEADY[..], &["vip.quorum=true"]].concat())
+        .unwrap_or_else(|said| panic!("evermq lab up: {said}"));
     let before = lab.holder();
     let address = format!("{VIP}:{PORT}");
     let probe = lab.start_load(&["probe", "--connect", &address, "--duration", "4000", "--interval", "10"]);

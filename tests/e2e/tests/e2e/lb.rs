@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use evermq_e2e::client::{finish_load, wait_ready};
-use evermq_e2e::lab::text;
+use evermq_e2e::lab::{STEADY, text};
 use evermq_e2e::{Lab, PORT, VIP, wait};
 
 /// Clients that stay connected while something happens.
@@ -57,8 +57,9 @@ fn a_drained_broker_has_no_clients_and_the_other_has_them_all() {
 #[test]
 fn tls_may_end_at_the_load_balancer() {
     for mode in ["terminate", "reencrypt"] {
-        let lab = Lab::up_with(&[&format!("lb.mode={mode}"), "broker.listen_proxy=0.0.0.0:8885"])
-            .unwrap_or_else(|said| panic!("{said}"));
+        let mode_setting = format!("lb.mode={mode}");
+        let settings = [&STEADY[..], &[&mode_setting, "broker.listen_proxy=0.0.0.0:8885"]].concat();
+        let lab = Lab::up_with(&settings).unwrap_or_else(|said| panic!("{said}"));
         let listener = lab.subscribe_at((VIP, PORT), &["-t", "ended/#", "-v", "-q", "1"]);
         lab.publish(&["-t", "ended/here", "-m", mode, "-q", "1"]);
         assert_eq!(listener.next(), format!("ended/here {mode}"));
