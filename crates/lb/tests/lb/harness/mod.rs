@@ -119,7 +119,15 @@ impl Running {
 
     /// Waits until `condition` holds.
     pub(crate) fn until(&self, what: &str, condition: impl Fn(&State) -> bool) -> State {
-        eventually(what, || Some(self.state()).filter(&condition))
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let state = self.state();
+            if condition(&state) {
+                return state;
+            }
+            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}: {state:#?}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// The health lines, as evermq-vip reads them.
