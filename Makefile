@@ -26,11 +26,13 @@ test-tools: ## what the tests need: mosquitto, keepalived, openssl, iproute2, pa
 
 # One command builds it all: another choice of packages or targets is another choice of features, and builds tokio and all
 # that stands on it once more.
-programs: ## every program and every test, not optimised
-	$(CARGO) build --workspace --bins --tests
+programs: ## every test and the programs that tests start, not optimised
+	$(CARGO) build --workspace --tests --bin evermq-load
 
 unit: programs ## tests of each crate, with real peers on loopback
-	$(CARGO) test --workspace --exclude evermq-e2e -- --test-threads=$(THREADS)
+	$(CARGO) test --workspace --lib --bins -- --test-threads=$(THREADS)
+	$(CARGO) test --workspace --exclude evermq-e2e --test '*' -- --test-threads=$(THREADS)
+	$(CARGO) test --workspace --doc
 
 e2e: programs ## tests of the whole stack in the lab
 	$(CARGO) test --workspace --test e2e -- --test-threads=1

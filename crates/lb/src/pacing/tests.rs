@@ -119,7 +119,7 @@ proptest! {
             taken.extend(std::iter::repeat_n(now, taken_at(&rate, now)));
         }
         for (first, &from) in taken.iter().enumerate() {
-            let count = taken[first..].iter().take_while(|&&at| at - from < SECOND).count();
+            let count = taken[first..].partition_point(|&at| at - from < SECOND);
             prop_assert!(count <= per_second as usize, "{count} from {from}");
         }
     }
