@@ -30,10 +30,7 @@ pub(crate) fn encode(record: &Record<'_>, out: &mut BytesMut) -> Kind {
             put_state(out, state);
             Kind::Session
         }
-        Record::SessionEnd { session } => {
-            put_number(out, session.0);
-            Kind::SessionEnd
-        }
+        Record::SessionEnd { session } => put_numbers(out, [session.0], Kind::SessionEnd),
         Record::Subscribe { session, filter, options, id } => {
             put_number(out, session.0);
             put_subscription(out, filter, *options, *id);
@@ -57,11 +54,7 @@ pub(crate) fn encode(record: &Record<'_>, out: &mut BytesMut) -> Kind {
         }
         Record::Released { session, packet_id } => put_packet_id(out, session.0, *packet_id, Kind::Released),
         Record::Done { session, packet_id } => put_packet_id(out, session.0, *packet_id, Kind::Done),
-        Record::Dropped { session, message } => {
-            put_number(out, session.0);
-            put_number(out, message.0);
-            Kind::Dropped
-        }
+        Record::Dropped { session, message } => put_numbers(out, [session.0, message.0], Kind::Dropped),
         Record::Received { session, packet_id } => put_packet_id(out, session.0, *packet_id, Kind::Received),
         Record::ReceivedDone { session, packet_id } => put_packet_id(out, session.0, *packet_id, Kind::ReceivedDone),
         Record::Snapshot(snapshot) => {
@@ -73,17 +66,9 @@ pub(crate) fn encode(record: &Record<'_>, out: &mut BytesMut) -> Kind {
             Kind::RetainedGone
         }
         Record::OriginLog(OriginLog { epoch, reserved, first, kept }) => {
-            put_number(out, *epoch);
-            put_number(out, *reserved);
-            put_number(out, *first);
-            put_number(out, *kept);
-            Kind::OriginLog
+            put_numbers(out, [*epoch, *reserved, *first, *kept], Kind::OriginLog)
         }
-        Record::Forward { seq, message } => {
-            put_number(out, *seq);
-            put_number(out, message.0);
-            Kind::Forward
-        }
+        Record::Forward { seq, message } => put_numbers(out, [*seq, message.0], Kind::Forward),
         Record::PeerCursor { peer, seq } => {
             put_bytes(out, peer.as_bytes());
             put_number(out, *seq);
@@ -101,11 +86,15 @@ pub(crate) fn encode(record: &Record<'_>, out: &mut BytesMut) -> Kind {
             put_bytes(out, publish);
             Kind::WillDue
         }
-        Record::WillSent { will } => {
-            put_number(out, will.0);
-            Kind::WillSent
-        }
+        Record::WillSent { will } => put_numbers(out, [will.0], Kind::WillSent),
     }
+}
+
+fn put_numbers<const N: usize>(out: &mut BytesMut, numbers: [u64; N], kind: Kind) -> Kind {
+    for number in numbers {
+        put_number(out, number);
+    }
+    kind
 }
 
 fn put_snapshot(out: &mut BytesMut, snapshot: &SessionSnapshot<'_>) {
