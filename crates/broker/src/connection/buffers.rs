@@ -41,6 +41,8 @@ impl Buffers {
         self.packets.clear();
         self.actions.clear();
         self.transmits.clear();
+        self.run.clear();
+        self.answers.clear();
     }
 }
 

@@ -164,8 +164,6 @@ fn say_unheard(packet: &mut Packet, version: Version) {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
     use evermq_mqtt::packet::Ack;
     use evermq_mqtt::{PacketId, Text, TopicName};
 

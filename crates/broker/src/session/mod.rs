@@ -197,7 +197,7 @@ impl Session {
             // §3.1.4 (4): the will of the old connection goes out unless it is delayed and the session goes on.
             State::Connected(_) => {
                 if let Some(will) = self.will.take().filter(|will| will.delay.is_zero()) {
-                    self.send_will(will);
+                    self.send_will(*will);
                 }
             }
             State::Detached { .. } => self.keep_or_send_will(now),
@@ -306,7 +306,7 @@ impl Session {
                 if will_at.is_some_and(|at| now >= at) {
                     *will_at = None;
                     if let Some(will) = self.will.take() {
-                        self.send_will(will);
+                        self.send_will(*will);
                     }
                 }
                 if expired {
@@ -484,7 +484,7 @@ impl Session {
         let mut will_at = None;
         if let Some(will) = self.will.take() {
             if will.delay.is_zero() {
-                self.send_will(will);
+                self.send_will(*will);
             } else {
                 will_at = now.checked_add(will.delay.min(self.expiry));
                 self.will = Some(will);
@@ -499,7 +499,7 @@ impl Session {
 
     fn end(&mut self) {
         if let Some(will) = self.will.take() {
-            self.send_will(will);
+            self.send_will(*will);
         }
         let filters = std::mem::take(&mut self.subscriptions).into_keys().collect();
         self.actions.push_back(Action::End { filters });

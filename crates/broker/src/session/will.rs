@@ -71,7 +71,7 @@ impl Session {
     }
 
     /// The will goes out now.
-    pub(super) fn send_will(&mut self, will: Box<Will>) {
+    pub(super) fn send_will(&mut self, will: Will) {
         if !self.durable {
             return self.actions.push_back(Action::Publish(will.publish));
         }
@@ -86,7 +86,7 @@ impl Session {
         let State::Detached { will_at, .. } = &self.state else { return };
         let was_due = will_at.is_some_and(|at| now >= at);
         if let Some(will) = self.will.take().filter(|_| was_due) {
-            self.send_will(will);
+            self.send_will(*will);
         }
     }
 }
