@@ -106,6 +106,7 @@ pub(super) fn in_force(old: &BrokerConfig, new: BrokerConfig) -> BrokerConfig {
             peer_port: before.peer_port,
             peer_queue_messages: before.peer_queue_messages,
             peer_queue_bytes: before.peer_queue_bytes,
+            peer_queue_age: before.peer_queue_age,
             workers: before.workers,
             metrics: before.metrics,
             store: before.store.clone(),
