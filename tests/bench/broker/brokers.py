@@ -277,12 +277,14 @@ listen {{
     port {self.port}
     inet_protocol ip4
     inet4_bind_address 127.0.0.1
+    tcp_nodelay true
 }}
 listen {{
     protocol mqtt
     port {self.tls_port}
     inet_protocol ip4
     inet4_bind_address 127.0.0.1
+    tcp_nodelay true
     fullchain {tls}/broker1.crt
     privkey {tls}/broker1.key
     client_verification_ca_file {tls}/ca.crt
