@@ -294,7 +294,8 @@ impl World {
         }
         let kept = self.kept.as_mut().expect("changes of a session that the store knows");
         match change {
-            Change::Begin | Change::State => {}
+            // A will that is due is its own no longer.
+            Change::Begin | Change::State | Change::WillDue(_) => {}
             Change::End => self.kept = None,
             Change::Subscribe(filter, subscription) => drop(kept.subscriptions.insert(filter, subscription)),
             Change::Unsubscribe(filter) => drop(kept.subscriptions.remove(&filter)),

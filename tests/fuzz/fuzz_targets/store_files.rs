@@ -153,6 +153,8 @@ fn words(recovered: &Recovered) -> Vec<String> {
             all.push(format!("out {id} {:?}", waiting.as_ref().map(|waiting| message(waiting.message))));
         }
     }
+    all.extend(recovered.wills.iter().map(|will| format!("will {will:?}")));
+    all.extend(recovered.mesh.forwards.iter().map(|(seq, index)| format!("forward {seq} {}", message(*index))));
     all.extend(recovered.retained.iter().map(|index| format!("retained {}", message(*index))));
     all
 }

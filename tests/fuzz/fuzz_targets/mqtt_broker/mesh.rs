@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use evermq_bridge::{Message, Pressure, Stamp};
+use evermq_bridge::{Hold, Keeper, Message, Pressure, Recovered, Stamp};
 use evermq_broker::backbone::{Backbone, Relief};
+use evermq_mqtt::Publish;
+use evermq_store::{Handle, Position, SegmentId};
 
 #[derive(Default)]
 pub struct Mesh {
@@ -28,10 +30,18 @@ impl Backbone for Mesh {
         Stamp { time: self.time.fetch_add(count, Ordering::Relaxed) + 1, origin: "fuzz".into() }
     }
 
-    fn publish(&self, message: Arc<Message>) -> Pressure {
-        self.published.lock().expect("nobody panicked").push(message);
-        Pressure::Clear
+    fn recover(&self, _: Arc<dyn Keeper>, _: Recovered) {}
+
+    fn keeps(&self, _: &Publish) -> bool {
+        false
     }
+
+    fn publish(&self, message: Arc<Message>, _: Option<Handle>, _: Option<Arc<Hold>>) -> (Pressure, Position) {
+        self.published.lock().expect("nobody panicked").push(message);
+        (Pressure::Clear, Position::default())
+    }
+
+    fn checkpoint(&self, _: SegmentId) {}
 
     fn is_alone(&self) -> bool {
         true

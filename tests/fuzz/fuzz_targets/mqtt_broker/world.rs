@@ -436,7 +436,7 @@ impl World {
                     {
                         let mut slot = mailbox.lock();
                         mailbox.change(&mut slot, wakes.changes(), |session| session.confirm_received(rec.packet_id));
-                        wakes.complete();
+                        wakes.complete_at(slot.recorded);
                     }
                     let packet = sent(&packet, version);
                     if !is_lost {
