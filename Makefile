@@ -30,8 +30,8 @@ programs: ## every test and the programs that tests start, not optimised
 	$(CARGO) build --workspace --tests --bin evermq-load
 
 unit: programs ## tests of each crate, with real peers on loopback
-	$(CARGO) test --workspace --lib --bins -- --test-threads=$(THREADS)
-	$(CARGO) test --workspace --exclude evermq-e2e --test '*' -- --test-threads=$(THREADS)
+	$(CARGO) test --workspace --lib --bins --no-fail-fast -- --test-threads=$(THREADS)
+	$(CARGO) test --workspace --exclude evermq-e2e --no-fail-fast --test '*' -- --test-threads=$(THREADS)
 	$(CARGO) test --workspace --doc
 
 e2e: programs ## tests of the whole stack in the lab
