@@ -114,9 +114,9 @@ impl Mesh {
         if self.peers.is_empty() {
             return;
         }
-        let Recovered { log, is_damaged, messages, cursors, applied } = recovered;
+        let Recovered { log, is_log_doubtful, messages, cursors, applied } = recovered;
         let epoch = match log {
-            Some(log) if !is_damaged => log.epoch,
+            Some(log) if !is_log_doubtful => log.epoch,
             // What is lost may have been sent, so what comes now must not be taken for it.
             Some(log) => self.epoch().max(log.epoch + 1),
             None => self.epoch(),

@@ -55,8 +55,8 @@ pub trait Keeper: Send + Sync + 'static {
 pub struct Recovered {
     /// This broker's log, if there was one.
     pub log: Option<evermq_store::OriginLog>,
-    /// Some of the store could not be read: what this broker sent, or was sent, may be missing.
-    pub is_damaged: bool,
+    /// More of it may have been sent than is known.
+    pub is_log_doubtful: bool,
     /// The messages in the log by their places, in order.
     pub messages: Vec<(u64, Arc<Message>, Handle)>,
     /// Up to where other brokers have it, at least.

@@ -43,6 +43,9 @@ pub struct Recovered {
 pub struct RecoveredMesh {
     /// This broker's log for them, if there was one.
     pub log: Option<OriginLog>,
+    /// Some of the store behind the latest record of the log cannot be read: it may have been a later one, so more of the log
+    /// may have been given away than is known.
+    pub is_log_doubtful: bool,
     /// The messages in it by their places, in order: which of [`Recovered::messages`].
     pub forwards: Vec<(u64, usize)>,
     /// Up to where other brokers have it, at least.
@@ -275,7 +278,7 @@ fn build(
         loader.load(&bytes, &framing, group, &file, &mut report);
     }
     recovered.sessions = sessions.into_iter().map(|session| session_of(session, &index, &mut report)).collect();
-    recovered.mesh = mesh_of(mesh, &index);
+    recovered.mesh = mesh_of(mesh, &index, &report.damage);
     // As with a session's will.
     recovered.wills = wills.iter().filter_map(|(id, publish)| Some((*id, decode_publish(publish).ok()?))).collect();
     recovered.retained = retained.iter().filter_map(|id| index.get(id).copied()).collect();
@@ -376,10 +379,17 @@ fn session_of(session: Session, index: &ById<usize>, report: &mut Report) -> Rec
     }
 }
 
-fn mesh_of(mesh: MeshOutcome, index: &ById<usize>) -> RecoveredMesh {
+fn mesh_of(mesh: MeshOutcome, index: &ById<usize>, damage: &[Damage]) -> RecoveredMesh {
     let MeshOutcome { log, forwards, cursors, applied } = mesh;
+    let is_behind = |place: Place| {
+        let segment = |damage: &Damage| crate::segment::of_file_name(damage.file.file_name()?.to_str()?);
+        damage
+            .iter()
+            .any(|damage| segment(damage).is_none_or(|segment| Place { segment, offset: damage.offset } >= place))
+    };
     RecoveredMesh {
-        log,
+        log: log.map(|(log, _)| log),
+        is_log_doubtful: log.is_some_and(|(_, place)| is_behind(place)),
         forwards: forwards.into_iter().filter_map(|(seq, id)| Some((seq, *index.get(&id)?))).collect(),
         cursors: cursors.into_iter().map(|(peer, seq)| (peer.into(), seq)).collect(),
         applied,

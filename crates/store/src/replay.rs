@@ -122,7 +122,7 @@ impl Replay {
         self.records += 1;
         match entry {
             Entry::Message(message) => self.message(&message, place),
-            Entry::Record(record) => self.record(record, place.segment),
+            Entry::Record(record) => self.record(record, place),
             Entry::Commit { .. } => {}
         }
     }
@@ -162,7 +162,8 @@ impl Replay {
     }
 
     /// Records of a session that is not known say nothing: it has ended, or a snapshot of it comes later.
-    fn record(&mut self, record: Record<'_>, segment: SegmentId) {
+    fn record(&mut self, record: Record<'_>, place: Place) {
+        let segment = place.segment;
         match record {
             Record::Session(state) => {
                 self.saw_session(state.session);
@@ -179,7 +180,7 @@ impl Replay {
                 self.sessions.insert(session.state.session, session);
             }
             Record::RetainedGone { topic } => drop(self.retained.remove(&*topic)),
-            Record::OriginLog(log) => self.mesh.origin_log(log),
+            Record::OriginLog(log) => self.mesh.origin_log(log, place),
             Record::Forward { seq, message } => self.mesh.forward(seq, message),
             Record::PeerCursor { peer, seq } => self.mesh.cursor(&peer, seq),
             Record::Applied { origin, epoch, seq } => self.mesh.applied(&origin, epoch, seq, &mut self.origins),

@@ -21,7 +21,6 @@ impl Broker {
     /// have expired meanwhile are for [`Broker::expire`] to see to.
     pub fn recover(&self, recovered: Recovered, now: Instant) {
         let Some(journal) = &self.journal else { return };
-        let is_damaged = !recovered.report.damage.is_empty();
         let origin = |message: RecoveredMessage| shared(journal, message);
         let messages: Vec<Arc<Shared>> = recovered.messages.into_iter().map(origin).collect();
         for index in recovered.retained {
@@ -35,13 +34,13 @@ impl Broker {
             let saved = saved(journal, session, &messages);
             self.take_up((key, since, client_id), saved, journal, now);
         }
-        let RecoveredMesh { log, forwards, cursors, applied } = recovered.mesh;
+        let RecoveredMesh { log, is_log_doubtful, forwards, cursors, applied } = recovered.mesh;
         let forward = |(seq, index): (u64, usize)| {
             let message = messages.get(index)?;
             Some((seq, Arc::clone(message.message()), message.handle()?.clone()))
         };
         let messages = forwards.into_iter().filter_map(forward).collect();
-        let mesh = evermq_bridge::Recovered { log, is_damaged, messages, cursors, applied };
+        let mesh = evermq_bridge::Recovered { log, is_log_doubtful, messages, cursors, applied };
         self.backbone.recover(Arc::<Journal>::clone(journal) as _, mesh);
         let mut wakes = Wakes::default();
         for (number, publish) in recovered.wills {

@@ -5,13 +5,13 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::Origins;
+use super::{Origins, Place};
 use crate::record::{MessageId, OriginLog};
 
 /// The mesh as far as the log has told.
 #[derive(Debug, Default)]
 pub(crate) struct Mesh {
-    log: Option<OriginLog>,
+    log: Option<(OriginLog, Place)>,
     forwards: BTreeMap<u64, MessageId>,
     cursors: BTreeMap<Box<str>, u64>,
     applied: Vec<Applied>,
@@ -40,7 +40,8 @@ struct Incomplete {
 /// What is needed after the restart.
 #[derive(Debug, Default)]
 pub(crate) struct MeshOutcome {
-    pub(crate) log: Option<OriginLog>,
+    /// With its latest record's place.
+    pub(crate) log: Option<(OriginLog, Place)>,
     /// In order.
     pub(crate) forwards: Vec<(u64, MessageId)>,
     pub(crate) cursors: Vec<(Box<str>, u64)>,
@@ -49,13 +50,13 @@ pub(crate) struct MeshOutcome {
 }
 
 impl Mesh {
-    pub(super) fn origin_log(&mut self, log: OriginLog) {
+    pub(super) fn origin_log(&mut self, log: OriginLog, place: Place) {
         self.forwards = self.forwards.split_off(&log.first);
-        self.log = Some(log);
+        self.log = Some((log, place));
     }
 
     pub(super) fn forward(&mut self, seq: u64, message: MessageId) {
-        if self.log.is_some_and(|log| seq >= log.first) {
+        if self.log.is_some_and(|(log, _)| seq >= log.first) {
             self.forwards.insert(seq, message);
         }
     }

@@ -168,3 +168,25 @@ fn a_later_version_and_a_store_without_any_header_are_refused() {
     let error = open_on(&settings(), Arc::new(disk), NOW).unwrap_err();
     assert!(matches!(error, StoreError::Unreadable { .. }), "{error}");
 }
+
+#[test]
+fn a_log_for_other_brokers_is_doubtful_only_while_damage_is_behind_its_latest_record() {
+    let log = |first| Record::OriginLog(crate::OriginLog { epoch: 1, reserved: 9, first, kept: 0 });
+    let disk = Simulated::default();
+    let (store, _) = open_on(&settings(), Arc::new(disk.clone()), NOW).unwrap();
+    store.append(&log(1));
+    store.append(&Record::Session(state(store.new_session(), "to be damaged")));
+    wait(&store, store.append(&Record::Session(state(store.new_session(), "whole"))));
+    store.close();
+    disk.alter(&file_name(SegmentId(1)), |bytes| {
+        let at = bytes.windows(13).position(|window| window == b"to be damaged").unwrap();
+        bytes[at] ^= 1;
+    });
+    for expected in [true, false] {
+        let (store, recovered) = open_on(&settings(), Arc::new(disk.clone()), NOW).unwrap();
+        assert_eq!(recovered.report.damage.len(), 1);
+        assert_eq!(recovered.mesh.is_log_doubtful, expected, "the second time its record is behind the damage");
+        wait(&store, store.append(&log(2)));
+        store.close();
+    }
+}
