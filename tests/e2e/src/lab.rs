@@ -48,8 +48,9 @@ pub fn programs() -> PathBuf {
 }
 
 /// Settings of tests. With the default interval, a machine whose processes all stand still for a tenth of a second moves the
-/// VIP, and then a test meets another host than it asked for.
-pub const STEADY: [&str; 2] = ["vip.advert_interval=200ms", "vip.quorum_lease=1s"];
+/// VIP, and then a test meets another host than it asked for. A broker that came up after the lb had looked for it would get
+/// few clients for a while, where tests want each broker to have its share.
+pub const STEADY: [&str; 3] = ["vip.advert_interval=200ms", "vip.quorum_lease=1s", "lb.slow_start=0s"];
 
 impl Lab {
     /// Brings a lab up that is [`STEADY`], and waits until it serves.
