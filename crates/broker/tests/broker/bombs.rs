@@ -180,10 +180,8 @@ fn a_client_that_never_acknowledges_uses_up_the_broker_s_identifiers() {
     }
     client.expect_nothing();
     let ack = |packet_id| Packet::PubAck(Ack { packet_id, reason: ReasonCode::Success, properties: None });
-    client.send(&ack(id(5)));
-    client.expect_nothing();
-    // The oldest one is acknowledged, and so there is an identifier again.
-    for (number, packet_id) in (usize::from(u16::MAX)..COUNT).zip((1..=4).chain(6..=u16::MAX)) {
+    // Whichever is acknowledged, there is an identifier again, also where older ones stay open.
+    for (number, packet_id) in (usize::from(u16::MAX)..COUNT).zip([5, 3].into_iter().chain(6..=u16::MAX)) {
         client.send(&ack(id(packet_id)));
         take(&mut client, number);
         if number > usize::from(u16::MAX) + 50 {

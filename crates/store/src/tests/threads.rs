@@ -116,8 +116,9 @@ fn messages_that_nobody_has_any_more_go_with_their_segments() {
         wait(&store, at);
         store.pace();
     }
-    for _ in 0..10_000 {
-        if store.figures().bytes < 8 * (16 << 10) {
+    for _ in 0..30_000 {
+        let figures = store.figures();
+        if figures.bytes < 8 * (16 << 10) && figures.deleted_segments > 50 {
             break;
         }
         std::thread::park_timeout(std::time::Duration::from_millis(1));
