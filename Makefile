@@ -6,7 +6,7 @@ BIN := target/release
 # Most of what a test does is waiting for time to pass and for other programs.
 THREADS := 6
 
-.PHONY: help build demo test test-tools programs unit e2e lint soak-mesh soak-vip bench-failover bench-vip bench-mesh bench-codec bench-broker bench-store bench-lb bench-lb-storm bench-lb-upgrade clean-lab
+.PHONY: help build demo test test-tools programs unit e2e lint soak-mesh soak-vip soak-broker bench-failover bench-vip bench-mesh bench-codec bench-broker bench-store bench-lb bench-lb-storm bench-lb-upgrade clean-lab
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ soak-mesh: ## ten thousand runs of the mesh on a virtual clock: kills, power fai
 soak-vip: test-tools ## a million faults on the virtual clock; then two minutes beside keepalived without a flap
 	$(CARGO) test --release -p evermq-vip --test vip soak:: -- --ignored --nocapture --skip keepalived_soak
 	$(CARGO) test -p evermq-vip --test vip keepalived_soak:: -- --ignored --nocapture
+
+soak-broker: ## kill -9 and power loss, end to end, from a new seed each time; SECONDS=600 for longer, EVERMQ_SEED=N for the same again
+	EVERMQ_SECONDS=$(or $(SECONDS),120) $(CARGO) test -p evermq-broker --test broker history:: -- --ignored --nocapture --test-threads=1
 
 bench-failover: build ## outage by fault, medians of 5, in the lab
 	EVERMQ_BIN_DIR=target/release $(CARGO) run --release -q -p evermq-e2e --bin bench-failover

@@ -16,28 +16,38 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/broker/paho_kil
 /// How often the broker dies.
 const KILLS: usize = 6;
 
+/// Small files, so that checkpoints come and go.
+pub(crate) const SMALL: &str = "segment_size = \"1MiB\"\n";
+
 /// A running `evermq-broker`; killed when dropped.
-struct Program {
+pub(crate) struct Program {
     process: Child,
 }
 
 impl Program {
-    fn start(file: &Path, host: &str, address: SocketAddr) -> Self {
+    /// It serves.
+    pub(crate) fn start(file: &Path, host: &str, address: SocketAddr) -> Self {
+        let mut program = Self::spawn(file, host);
+        let deadline = evermq_broker::connection::clock() + PATIENCE;
+        while TcpStream::connect(address).is_err() {
+            assert!(program.process.try_wait().unwrap().is_none(), "it ended by itself: {}", read_log(file));
+            assert!(evermq_broker::connection::clock() < deadline, "it does not serve: {}", read_log(file));
+            std::thread::yield_now();
+        }
+        program
+    }
+
+    /// It begins to start.
+    pub(crate) fn spawn(file: &Path, host: &str) -> Self {
         let log = file.with_extension("log");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_evermq-broker"))
+        let process = Command::new(env!("CARGO_BIN_EXE_evermq-broker"))
             .args(["--host", host, "--config"])
             .arg(file)
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
-        let deadline = evermq_broker::connection::clock() + PATIENCE;
-        while TcpStream::connect(address).is_err() {
-            assert!(process.try_wait().unwrap().is_none(), "it ended by itself: {}", read_log(file));
-            assert!(evermq_broker::connection::clock() < deadline, "it does not serve: {}", read_log(file));
-            std::thread::yield_now();
-        }
         Self { process }
     }
 }
@@ -55,14 +65,14 @@ fn read_log(file: &Path) -> String {
 }
 
 /// A broker of a cluster, on addresses that are free at the moment.
-struct Member {
-    host: &'static str,
-    file: PathBuf,
-    plain: SocketAddr,
+pub(crate) struct Member {
+    pub(crate) host: &'static str,
+    pub(crate) file: PathBuf,
+    pub(crate) plain: SocketAddr,
 }
 
-/// Each with a file of its own: they share this host, and no port of it.
-fn cluster(site: &Site, hosts: &[&'static str]) -> Vec<Member> {
+/// Each with a file of its own: they share this host, and no port of it. `store` has lines more for their stores.
+pub(crate) fn cluster(site: &Site, hosts: &[&'static str], store: &str) -> Vec<Member> {
     let free = |host: u8| TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), 0)).unwrap();
     let held: Vec<_> = hosts.iter().flat_map(|_| [free(1), free(1)]).collect();
     let port = |index: usize| held[index].local_addr().unwrap().port();
@@ -83,7 +93,8 @@ fn cluster(site: &Site, hosts: &[&'static str]) -> Vec<Member> {
         let text = format!(
             "[cluster]\nname = \"test\"\nrun_dir = \"{shown}/{host}\"\n\
              [broker]\nlisten = \"127.0.0.1:{}\"\nlisten_plain = \"127.0.0.1:{}\"\npeer_port = {peer_port}\nworkers = 2\n\
-             [broker.store]\npath = \"{shown}/{host}/store\"\nsync = \"always\"\nsegment_size = \"1MiB\"\n\
+             max_queued_messages = 1000000\nmax_queued_bytes = \"1GiB\"\n\
+             [broker.store]\npath = \"{shown}/{host}/store\"\nsync = \"always\"\n{store}\
              [tls]\nca = \"{shown}/ca.crt\"\ncert = \"{shown}/ca-{{host}}.crt\"\nkey = \"{shown}/ca-{{host}}.key\"\n\
              [[hosts]]\nname = \"lb1\"\naddress = \"127.0.0.2\"\nroles = [\"lb\"]\n{listed}",
             port(2 * index),
@@ -99,7 +110,7 @@ fn cluster(site: &Site, hosts: &[&'static str]) -> Vec<Member> {
 /// The publisher is at the first broker, the subscribers are at the last one; any of them is killed, or all at once.
 fn run(version: &str, hosts: &[&'static str]) {
     let site = Site::new();
-    let members = cluster(&site, hosts);
+    let members = cluster(&site, hosts, SMALL);
     let start = |member: &Member| Program::start(&member.file, member.host, member.plain);
     let mut programs: Vec<_> = members.iter().map(|member| Some(start(member))).collect();
     let mut script = Command::new(python())
