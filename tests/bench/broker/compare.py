@@ -335,10 +335,12 @@ def main():
             since = time.monotonic()
             WORKS[work](bench)
             took[work] = round(time.monotonic() - since)
-    text = report(bench, machine, versions)
+            # After each, so that a run that is cut short has shown something.
+            text = report(bench, machine, versions)
+            targets = [line for line, _ in verdicts(bench)]
+            OUT.write_text(json.dumps({"machine": machine, "versions": versions, "rounds": ROUNDS, "durable_rounds": DURABLE_ROUNDS, "seconds": took, "results": bench.results, "targets": targets}, indent=1) + "\n")
+            OUT.with_suffix(".md").write_text(text + "\n")
     print("\n" + text)
-    OUT.write_text(json.dumps({"machine": machine, "versions": versions, "rounds": ROUNDS, "seconds": took, "results": bench.results, "targets": [text for text, _ in verdicts(bench)]}, indent=1) + "\n")
-    OUT.with_suffix(".md").write_text(text + "\n")
     print(f"\n{OUT}, {OUT.with_suffix('.md')}; {time.monotonic() - begin:.0f} s: {took}")
     # What a peer loses is its own affair.
     if any(name.startswith("evermq") for name, _ in faults(bench.results)):
