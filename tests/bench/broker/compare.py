@@ -188,7 +188,7 @@ def restart(bench):
 
 
 # In this order: what is short and matters most first.
-WORKS = {work.__name__.replace("_", "-"): work for work in (flow, tls_flow, latency, durable, handshakes, idle, idle_many, slow, retained, subscriptions, restart)}
+WORKS = {work.__name__.replace("_", "-"): work for work in (flow, tls_flow, latency, durable, handshakes, idle, idle_many, slow, restart, retained, subscriptions)}
 
 
 # Of these the worst counts.
