@@ -85,8 +85,9 @@ struct Ramp {
     length: AtomicU64,
     /// In nanoseconds since the epoch; [`Ramp::NEVER`] for one that has not been away.
     began: AtomicU64,
-    /// It came with a reload, so its first time is a slow start too; at the lb's own start all begin together.
-    from_unproven: bool,
+    /// It came with a reload, so its first time is a slow start too.
+    joined: bool,
+    has_been_up: AtomicBool,
 }
 
 impl Ramp {
@@ -104,13 +105,19 @@ impl Ramp {
     }
 
     fn follow(&self, from: Standing, to: Standing, now: u64) {
+        if to != Standing::Up {
+            return;
+        }
         let returns = match from {
             // An ejection is over: it was not away.
             Standing::Up | Standing::Suspect => false,
-            Standing::Unproven => self.from_unproven,
+            Standing::Unproven => self.joined,
             Standing::Rejecting | Standing::NotReady | Standing::Draining | Standing::Down => true,
         };
-        if to == Standing::Up && returns {
+        // At the lb's own start all begin together, also those that the lb looked for a moment before they were there.
+        let is_first = !self.has_been_up.swap(true, Ordering::Relaxed);
+        let begins_with_the_lb = is_first && !self.joined && now < self.length.load(Ordering::Relaxed);
+        if returns && !begins_with_the_lb {
             self.began.store(now, Ordering::Relaxed);
         }
     }
@@ -135,7 +142,8 @@ impl Member {
             ramp: Ramp {
                 length: AtomicU64::new(nanos(settings.slow_start)),
                 began: AtomicU64::new(Ramp::NEVER),
-                from_unproven: joins,
+                joined: joins,
+                has_been_up: AtomicBool::new(false),
             },
             connections: Places::new(backend.max_connections.unwrap_or(usize::MAX)),
             handshakes: Places::new(settings.handshakes),

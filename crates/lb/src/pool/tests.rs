@@ -340,6 +340,22 @@ fn who_returns_starts_slowly_from_when_it_came_up() {
 }
 
 #[test]
+fn who_comes_up_a_moment_after_the_lb_is_not_slow() {
+    for (seconds, percent) in [(9, 100), (11, 0)] {
+        let mut bench = Bench::new(&backends(2), &unbounded(Balance::LeastConn));
+        bench.set(0, Standing::Up);
+        bench.set(1, Standing::Down);
+        bench.now += Duration::from_secs(seconds);
+        bench.set(1, Standing::Up);
+        assert_eq!(bench.pool.members()[1].ramp_percent(bench.now), percent, "after {seconds} s");
+        // It has been there now: the next time it returns.
+        bench.set(1, Standing::Down);
+        bench.set(1, Standing::Up);
+        assert_eq!(bench.pool.members()[1].ramp_percent(bench.now), 0);
+    }
+}
+
+#[test]
 fn the_only_one_gets_all_however_slow_its_start() {
     for balance in [Balance::LeastConn, Balance::RoundRobin, Balance::RandomTwo, Balance::SourceIp] {
         let bench = Bench::up(&backends(2), &unbounded(balance));
