@@ -7,13 +7,14 @@
 //! `BRIDGE_SIMULATION_SEED=n` replays one run, `BRIDGE_SIMULATION_RUNS=n` sets how many there are.
 
 mod durable;
+mod end;
 mod network;
 mod origin;
 mod random;
 mod receiver;
+mod seeds;
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use self::network::Network;
@@ -162,34 +163,19 @@ struct Tally {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a simulation needs some instant to begin with")]
-fn run(seed: u64, plan: Plan, tally: &Mutex<Tally>) {
+fn run(seed: u64, plan: Plan, tally: &mut Tally) {
     let start = Instant::now() + Duration::from_secs(1_000_000);
-    let outcome = std::panic::catch_unwind(|| {
-        let mut world = World::new(seed, plan, start);
-        for _ in 0..plan.steps {
-            world.step(false);
-        }
-        world.settle();
-        world.count(&mut tally.lock().unwrap());
-        world.check();
-    });
-    if let Err(panic) = outcome {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        panic!("seed {seed} with {plan:?}: {}", text.unwrap_or("panic"));
+    let mut world = World::new(seed, plan, start);
+    for _ in 0..plan.steps {
+        world.step(false);
     }
+    world.settle();
+    world.count(tally);
+    world.check();
 }
 
 fn run_many(plan: Plan) -> Tally {
-    let tally = Mutex::new(Tally::default());
-    if let Ok(seed) = std::env::var("BRIDGE_SIMULATION_SEED") {
-        run(seed.parse().unwrap(), plan, &tally);
-        panic!("seed {seed} holds; {:?}", tally.into_inner().unwrap());
-    }
-    let runs = std::env::var("BRIDGE_SIMULATION_RUNS").map_or(400, |runs| runs.parse().unwrap());
-    for seed in 1..=runs {
-        run(seed, plan, &tally);
-    }
-    let tally = tally.into_inner().unwrap();
+    let (tally, runs) = seeds::run_many(plan, 400, run);
     assert!(tally.delivered > 50 * runs, "{tally:?}");
     tally
 }

@@ -10,7 +10,6 @@ mod origin;
 mod receiver;
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use evermq_mqtt::QoS;
@@ -19,6 +18,7 @@ use self::origin::Origin;
 use self::receiver::Receiver;
 use super::network::Network;
 use super::random::Random;
+use super::seeds;
 
 /// What can happen in one run.
 #[derive(Debug, Clone, Copy)]
@@ -140,33 +140,18 @@ impl World {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a simulation needs some instant to begin with")]
-fn run(seed: u64, plan: Plan, tally: &Mutex<Tally>) {
+fn run(seed: u64, plan: Plan, tally: &mut Tally) {
     let start = Instant::now() + Duration::from_secs(1_000_000);
-    let outcome = std::panic::catch_unwind(|| {
-        let mut world = World::new(seed, plan, start);
-        for _ in 0..plan.steps {
-            world.step(false);
-        }
-        world.settle();
-        world.check(&mut tally.lock().unwrap());
-    });
-    if let Err(panic) = outcome {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        panic!("BRIDGE_SIMULATION_SEED={seed} with {plan:?}: {}", text.unwrap_or("panic"));
+    let mut world = World::new(seed, plan, start);
+    for _ in 0..plan.steps {
+        world.step(false);
     }
+    world.settle();
+    world.check(tally);
 }
 
 fn run_many(plan: Plan, runs: u64) -> Tally {
-    let tally = Mutex::new(Tally::default());
-    if let Ok(seed) = std::env::var("BRIDGE_SIMULATION_SEED") {
-        run(seed.parse().unwrap(), plan, &tally);
-        panic!("seed {seed} holds; {:?}", tally.into_inner().unwrap());
-    }
-    let runs = std::env::var("BRIDGE_SIMULATION_RUNS").map_or(runs, |runs| runs.parse().unwrap());
-    for seed in 1..=runs {
-        run(seed, plan, &tally);
-    }
-    let tally = tally.into_inner().unwrap();
+    let (tally, runs) = seeds::run_many(plan, runs, run);
     assert!(tally.got > 50 * runs && tally.acknowledged > 50 * runs, "{tally:?}");
     tally
 }

@@ -8,7 +8,8 @@ use bytes::{Bytes, BytesMut};
 use evermq_mqtt::properties::PublishProperties;
 use evermq_mqtt::{Publish, QoS, Text, TopicName};
 
-use super::network::{Arrival, ConnectionId, Network};
+use super::end::End;
+use super::network::Network;
 use super::random::Random;
 use crate::batch;
 use crate::frame::{self, Frame, Hello};
@@ -29,8 +30,7 @@ pub(super) struct Origin {
     epoch: u64,
     link: Link,
     log: OriginLog,
-    connection: Option<ConnectionId>,
-    input: BytesMut,
+    end: End,
     retained: BTreeMap<String, Arc<Message>>,
     may_expire: BTreeSet<u64>,
     lost: u64,
@@ -40,16 +40,11 @@ pub(super) struct Origin {
 
 impl Origin {
     pub(super) fn new(epoch: u64, log_messages: usize, seed: u64, now: Instant) -> Self {
-        let hello =
-            Hello { oldest: 1, newest: 1, minor: 0, instance: epoch, cluster: "c".into(), host: "origin".into() };
-        let mut link = Link::new(hello, seed, now);
-        link.handle_start(now);
         Self {
             epoch,
-            link,
+            link: link(epoch, seed, now),
             log: OriginLog::new(Bounds { messages: log_messages, bytes: 1 << 30, age: Duration::MAX }, 1),
-            connection: None,
-            input: BytesMut::new(),
+            end: End::default(),
             retained: BTreeMap::new(),
             may_expire: BTreeSet::new(),
             lost: 0,
@@ -135,40 +130,17 @@ impl Origin {
             self.link.handle_log_start(self.log.first());
             self.link.handle_timeout(now);
         }
-        self.receive(network, random, now);
+        self.end.receive(&mut self.link, network, random, now);
         self.perform(network, random, now);
         self.link.handle_writable();
         self.perform(network, random, now);
-    }
-
-    fn receive(&mut self, network: &mut Network, random: &mut Random, now: Instant) {
-        let Some(id) = self.connection else { return };
-        match network.receive_at_origin(id, random, now) {
-            Arrival::Nothing => {}
-            Arrival::End => self.link.handle_lost("connection has ended".into(), false, now),
-            Arrival::Bytes(bytes) => {
-                self.link.handle_bytes(now);
-                self.input.extend_from_slice(&bytes);
-                while let Some(frame) = frame::decode(&mut self.input, 1024).unwrap() {
-                    assert!(!matches!(frame, Frame::Error { .. }), "the receiver says {frame:?}");
-                    self.link.handle_frame(frame, now);
-                }
-            }
-        }
     }
 
     fn perform(&mut self, network: &mut Network, random: &mut Random, now: Instant) {
         let mut output = BytesMut::new();
         while let Some(action) = self.link.poll_action() {
             match action {
-                Action::Connect => {
-                    self.connection = network.connect(now);
-                    self.input.clear();
-                    match self.connection {
-                        Some(_) => self.link.handle_opened(now),
-                        None => self.link.handle_lost("no route".into(), false, now),
-                    }
-                }
+                Action::Connect => self.end.connect(&mut self.link, network, now),
                 Action::Send(frame) => frame::encode(&frame, &mut output),
                 Action::Snapshot { base } => {
                     self.snapshots += 1;
@@ -188,21 +160,13 @@ impl Origin {
                 Action::Acknowledged(seq) => drop(self.log.acknowledge(0, seq, &mut Vec::new())),
                 Action::Detach => drop(self.log.detach(0)),
                 Action::Lost(range) => self.lost += range.to - range.from + 1,
-                Action::Close { .. } => {
-                    if let Some(id) = self.connection.take() {
-                        network.send_to_receiver(id, &output, random, now);
-                        network.origin_closes(id);
-                    }
-                    output.clear();
-                }
+                Action::Close { .. } => self.end.close(&mut output, network, random, now),
                 Action::Changed(change) => assert!(!change.refused, "{change:?}"),
                 Action::LogWasSetBack => panic!("{}", self.describe()),
                 Action::Losing(_) => {}
             }
         }
-        if let Some(id) = self.connection {
-            network.send_to_receiver(id, &output, random, now);
-        }
+        self.end.send(&output, network, random, now);
     }
 
     fn write_snapshot(&self, base: u64, output: &mut BytesMut) {
@@ -215,4 +179,12 @@ impl Origin {
         }
         frame::encode(&Frame::SnapshotEnd { base }, output);
     }
+}
+
+/// An origin's link, which begins to connect.
+pub(super) fn link(epoch: u64, seed: u64, now: Instant) -> Link {
+    let hello = Hello { oldest: 1, newest: 1, minor: 0, instance: epoch, cluster: "c".into(), host: "origin".into() };
+    let mut link = Link::new(hello, seed, now);
+    link.handle_start(now);
+    link
 }

@@ -8,11 +8,13 @@ use bytes::{Bytes, BytesMut};
 use evermq_mqtt::{Publish, QoS, Text, TopicName};
 use evermq_store::Position;
 
-use super::super::network::{Arrival, ConnectionId, Network};
+use super::super::end::End;
+use super::super::network::Network;
+use super::super::origin::link;
 use super::super::random::Random;
 use super::disk::Disk;
 use crate::batch;
-use crate::frame::{self, Frame, Hello};
+use crate::frame::{self, Frame};
 use crate::hold::Hold;
 use crate::link::{Action, Link};
 use crate::log::{Bounds, Entry, OriginLog, Read, Saved};
@@ -61,8 +63,7 @@ pub(super) struct Origin {
     disk: Disk<Said>,
     reserved: u64,
     reserving: Option<(u64, u64)>,
-    connection: Option<ConnectionId>,
-    input: BytesMut,
+    end: End,
     /// Acknowledgements that wait for the disk.
     promises: Vec<(u64, u64)>,
     /// Messages of QoS 2 whose client's session does not know of them yet.
@@ -84,8 +85,7 @@ impl Origin {
             disk: Disk::new(is_lazy),
             reserved: 0,
             reserving: None,
-            connection: None,
-            input: BytesMut::new(),
+            end: End::default(),
             promises: Vec::new(),
             incomplete: Vec::new(),
             client: Client::default(),
@@ -194,7 +194,7 @@ impl Origin {
         }
         // What was held may go now.
         self.link.handle_news();
-        self.receive(network, random, now);
+        self.end.receive(&mut self.link, network, random, now);
         self.perform(network, random, now);
         self.link.handle_writable();
         self.perform(network, random, now);
@@ -237,8 +237,7 @@ impl Origin {
         self.link = link(epoch, random.next(), now);
         self.link.resume(self.log.acknowledged(0), last);
         self.reserved = 0;
-        self.connection = None;
-        self.input.clear();
+        self.end = End::default();
         self.promises.clear();
         self.incomplete.clear();
         self.set_aside();
@@ -253,34 +252,11 @@ impl Origin {
         }
     }
 
-    fn receive(&mut self, network: &mut Network, random: &mut Random, now: Instant) {
-        let Some(id) = self.connection else { return };
-        match network.receive_at_origin(id, random, now) {
-            Arrival::Nothing => {}
-            Arrival::End => self.link.handle_lost("connection has ended".into(), false, now),
-            Arrival::Bytes(bytes) => {
-                self.link.handle_bytes(now);
-                self.input.extend_from_slice(&bytes);
-                while let Some(frame) = frame::decode(&mut self.input, 1024).unwrap() {
-                    assert!(!matches!(frame, Frame::Error { .. }), "the receiver says {frame:?}");
-                    self.link.handle_frame(frame, now);
-                }
-            }
-        }
-    }
-
     fn perform(&mut self, network: &mut Network, random: &mut Random, now: Instant) {
         let mut output = BytesMut::new();
         while let Some(action) = self.link.poll_action() {
             match action {
-                Action::Connect => {
-                    self.connection = network.connect(now);
-                    self.input.clear();
-                    match self.connection {
-                        Some(_) => self.link.handle_opened(now),
-                        None => self.link.handle_lost("no route".into(), false, now),
-                    }
-                }
+                Action::Connect => self.end.connect(&mut self.link, network, now),
                 Action::Send(frame) => frame::encode(&frame, &mut output),
                 Action::Snapshot { base } => {
                     frame::encode(&Frame::SnapshotEnd { base }, &mut output);
@@ -307,26 +283,11 @@ impl Origin {
                 Action::Detach => drop(self.log.detach(0)),
                 Action::Lost(range) => self.lost += range.to - range.from + 1,
                 Action::LogWasSetBack => panic!("a number was sent that was not set aside: {}", self.describe()),
-                Action::Close { .. } => {
-                    if let Some(id) = self.connection.take() {
-                        network.send_to_receiver(id, &output, random, now);
-                        network.origin_closes(id);
-                    }
-                    output.clear();
-                }
+                Action::Close { .. } => self.end.close(&mut output, network, random, now),
                 Action::Changed(change) => assert!(!change.refused, "{change:?}"),
                 Action::Losing(_) => {}
             }
         }
-        if let Some(id) = self.connection {
-            network.send_to_receiver(id, &output, random, now);
-        }
+        self.end.send(&output, network, random, now);
     }
-}
-
-fn link(epoch: u64, seed: u64, now: Instant) -> Link {
-    let hello = Hello { oldest: 1, newest: 1, minor: 0, instance: epoch, cluster: "c".into(), host: "origin".into() };
-    let mut link = Link::new(hello, seed, now);
-    link.handle_start(now);
-    link
 }

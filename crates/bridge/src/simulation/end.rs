@@ -1,0 +1,60 @@
+//! The origin's end of its connection.
+
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use super::network::{Arrival, ConnectionId, Network};
+use super::random::Random;
+use crate::frame::{self, Frame};
+use crate::link::Link;
+
+/// The connection, if there is one, and what has come of a frame. By default there is none.
+#[derive(Default)]
+pub(super) struct End {
+    connection: Option<ConnectionId>,
+    input: BytesMut,
+}
+
+impl End {
+    /// Gives `link` what has arrived.
+    pub(super) fn receive(&mut self, link: &mut Link, network: &mut Network, random: &mut Random, now: Instant) {
+        let Some(id) = self.connection else { return };
+        match network.receive_at_origin(id, random, now) {
+            Arrival::Nothing => {}
+            Arrival::End => link.handle_lost("connection has ended".into(), false, now),
+            Arrival::Bytes(bytes) => {
+                link.handle_bytes(now);
+                self.input.extend_from_slice(&bytes);
+                while let Some(frame) = frame::decode(&mut self.input, 1024).unwrap() {
+                    assert!(!matches!(frame, Frame::Error { .. }), "the receiver says {frame:?}");
+                    link.handle_frame(frame, now);
+                }
+            }
+        }
+    }
+
+    pub(super) fn connect(&mut self, link: &mut Link, network: &mut Network, now: Instant) {
+        self.connection = network.connect(now);
+        self.input.clear();
+        match self.connection {
+            Some(_) => link.handle_opened(now),
+            None => link.handle_lost("no route".into(), false, now),
+        }
+    }
+
+    pub(super) fn send(&self, output: &BytesMut, network: &mut Network, random: &mut Random, now: Instant) {
+        if let Some(id) = self.connection {
+            network.send_to_receiver(id, output, random, now);
+        }
+    }
+
+    /// Sends what is there and closes.
+    pub(super) fn close(&mut self, output: &mut BytesMut, network: &mut Network, random: &mut Random, now: Instant) {
+        if let Some(id) = self.connection.take() {
+            network.send_to_receiver(id, output, random, now);
+            network.origin_closes(id);
+        }
+        output.clear();
+    }
+}
