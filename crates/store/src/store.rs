@@ -54,7 +54,7 @@ pub enum Sync {
 pub enum Status {
     /// Yes.
     Ready,
-    /// The disk is slower than they come: those who publish should wait for [`Store::poll_ready`].
+    /// The disk is slower than they come: those who publish should wait for [`Store::poll_pace`].
     Slow,
     /// There is no room. What is appended stays in memory and is not durable until there is; messages should be refused.
     Full,
@@ -165,17 +165,6 @@ impl Store {
     #[must_use]
     pub fn status(&self) -> Status {
         self.log.status()
-    }
-
-    /// Waits until the store is no longer slow or full. It is ready too when the store has failed; the task is also woken when it
-    /// turns from slow to full, to look at [`Store::status`].
-    pub fn poll_ready(&self, cx: &Context<'_>) -> Poll<()> {
-        let is_ready = || matches!(self.status(), Status::Ready | Status::Failed);
-        if is_ready() {
-            return Poll::Ready(());
-        }
-        self.log.ready_waiters.wait(Position::default(), cx);
-        if is_ready() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Waits until the disk keeps up, whether there is room or not: until so little waits to be written that more may come.
