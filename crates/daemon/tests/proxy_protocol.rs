@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -24,11 +24,6 @@ impl Drop for Running {
     }
 }
 
-/// A free port, found a moment before.
-fn free() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
-}
-
 #[expect(clippy::disallowed_methods, reason = "a test waits for another program by the real clock")]
 fn start(program: &str, address: SocketAddr, arguments: &[&str]) -> Running {
     let mut command = Command::new(program);
@@ -45,7 +40,7 @@ fn start(program: &str, address: SocketAddr, arguments: &[&str]) -> Running {
 }
 
 fn haproxy(directory: &Path) -> Running {
-    let address = free();
+    let address = evermq_ports::free_address();
     let config = format!(
         "global
   maxconn 20
@@ -65,7 +60,7 @@ frontend one
 }
 
 fn nginx(directory: &Path) -> Running {
-    let address = free();
+    let address = evermq_ports::free_address();
     let at = directory.display();
     let config = format!(
         "daemon off; master_process off; pid {at}/nginx.pid; error_log {at}/error.log;

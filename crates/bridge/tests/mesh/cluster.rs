@@ -1,6 +1,6 @@
 //! A cluster of brokers on loopback: certificates, configuration, one listening socket for each.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
 use evermq_config::broker::Broker;
@@ -50,10 +50,11 @@ impl Authority {
 }
 
 impl Cluster {
-    /// broker1, broker2, ... each with an address of its own and a free port; the sockets stay open until they are taken.
+    /// broker1, broker2, ... each with an address of its own and a free port.
     pub fn new(brokers: u8) -> (Self, Vec<TcpListener>) {
         let listeners: Vec<_> = (1..=brokers)
-            .map(|number| listen::tcp(SocketAddr::from((Ipv4Addr::new(127, 0, 0, number), 0)), false).unwrap())
+            .map(|number| evermq_ports::free_on([Ipv4Addr::new(127, 0, 0, number).into()])[0])
+            .map(|address| listen::tcp(address, false).unwrap())
             .collect();
         let members = listeners
             .iter()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -24,9 +24,7 @@ struct Mosquitto {
 
 impl Mosquitto {
     fn start(directory: &Path) -> Self {
-        let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = held.local_addr().unwrap();
-        drop(held);
+        let address = evermq_ports::free_address();
         let text = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npassword_file {directory}/passwords\nacl_file {directory}/acl\n",
             port = address.port(),

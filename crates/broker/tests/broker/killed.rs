@@ -4,7 +4,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -64,7 +64,7 @@ fn read_log(file: &Path) -> String {
     std::fs::read_to_string(file.with_extension("log")).unwrap_or_default()
 }
 
-/// A broker of a cluster, on addresses that are free at the moment.
+/// A broker of a cluster.
 pub(crate) struct Member {
     pub(crate) host: &'static str,
     pub(crate) file: PathBuf,
@@ -73,10 +73,8 @@ pub(crate) struct Member {
 
 /// Each with a file of its own: they share this host, and no port of it. `store` has lines more for their stores.
 pub(crate) fn cluster(site: &Site, hosts: &[&'static str], store: &str) -> Vec<Member> {
-    let free = |host: u8| TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), 0)).unwrap();
-    let held: Vec<_> = hosts.iter().flat_map(|_| [free(1), free(1)]).collect();
-    let port = |index: usize| held[index].local_addr().unwrap().port();
-    let peer_port = free(9).local_addr().unwrap().port();
+    // Peers listen on their own addresses, 127.0.0.10 and on.
+    let peer_port = evermq_ports::free_port();
     let directory = site.directory.path();
     let shown = directory.display();
     let listed: String = hosts
@@ -86,25 +84,24 @@ pub(crate) fn cluster(site: &Site, hosts: &[&'static str], store: &str) -> Vec<M
             format!("[[hosts]]\nname = \"{host}\"\naddress = \"127.0.0.{}\"\nroles = [\"broker\"]\n", 10 + index)
         })
         .collect();
-    let member = |(index, host): (usize, &&'static str)| {
+    let member = |host: &&'static str| {
         site.ca.issue(host, 1);
         let run_dir = directory.join(host);
         std::fs::create_dir(&run_dir).unwrap();
+        let [tls, plain] = std::array::from_fn(|_| evermq_ports::free_address());
         let text = format!(
             "[cluster]\nname = \"test\"\nrun_dir = \"{shown}/{host}\"\n\
-             [broker]\nlisten = \"127.0.0.1:{}\"\nlisten_plain = \"127.0.0.1:{}\"\npeer_port = {peer_port}\nworkers = 2\n\
+             [broker]\nlisten = \"{tls}\"\nlisten_plain = \"{plain}\"\npeer_port = {peer_port}\nworkers = 2\n\
              max_queued_messages = 1000000\nmax_queued_bytes = \"1GiB\"\n\
              [broker.store]\npath = \"{shown}/{host}/store\"\nsync = \"always\"\n{store}\
              [tls]\nca = \"{shown}/ca.crt\"\ncert = \"{shown}/ca-{{host}}.crt\"\nkey = \"{shown}/ca-{{host}}.key\"\n\
              [[hosts]]\nname = \"lb1\"\naddress = \"127.0.0.2\"\nroles = [\"lb\"]\n{listed}",
-            port(2 * index),
-            port(2 * index + 1),
         );
         let file = directory.join(format!("{host}.toml"));
         std::fs::write(&file, text).unwrap();
-        Member { host, file, plain: SocketAddr::from((Ipv4Addr::LOCALHOST, port(2 * index + 1))) }
+        Member { host, file, plain }
     };
-    hosts.iter().enumerate().map(member).collect()
+    hosts.iter().map(member).collect()
 }
 
 /// The publisher is at the first broker, the subscribers are at the last one; any of them is killed, or all at once.

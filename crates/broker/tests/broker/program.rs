@@ -1,7 +1,7 @@
 //! `evermq-broker` as a process of its own, for what concerns a whole process: open files, memory.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -28,10 +28,7 @@ impl Program {
     pub(crate) fn start(site: &Site, more: &str, files: Option<u64>) -> Self {
         site.ca.issue("broker1", 1);
         let directory = site.directory.path().to_owned();
-        // Found free a moment before.
-        let held: Vec<_> = (0..3).map(|_| std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
-        let [plain, tls, peer] = [0, 1, 2].map(|index: usize| held[index].local_addr().unwrap());
-        drop(held);
+        let [plain, tls, peer] = std::array::from_fn(|_| evermq_ports::free_address());
         let mut program = Self {
             child: Command::new("true").spawn().unwrap(),
             log: Arc::default(),

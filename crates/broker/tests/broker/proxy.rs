@@ -1,7 +1,7 @@
 //! Behind load balancers: HAProxy stands for an lb host at 127.0.0.2, everyone at another address is a stranger.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, Once};
 use std::time::Duration;
@@ -82,8 +82,7 @@ impl Drop for Proxy {
 
 impl Proxy {
     fn start(site: &Site, bind: &str, server: SocketAddr, how: &str) -> Self {
-        // Found free a moment before.
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let address = evermq_ports::free_address();
         let config = format!(
             "global\n  maxconn 20\ndefaults\n  mode tcp\n  timeout connect 10s\n  timeout client 10s\n  timeout server 10s\n\
              listen one\n  unique-id-format \"unique-17\"\n  bind {address} {bind}\n  server broker {server} source {LB} {how}\n"

@@ -12,10 +12,10 @@ use crate::running::{PATIENCE, Running, Site};
 
 const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// The quorum of a load balancer and this broker, with a key. The broker's port is found free a moment before.
+/// The quorum of a load balancer and this broker, with a key.
 fn quorum(site: &Site) -> (QuorumConfig, UdpSocket) {
     let lb = UdpSocket::bind(LOCAL).unwrap();
-    let broker = UdpSocket::bind(LOCAL).unwrap().local_addr().unwrap();
+    let broker = evermq_ports::free_address();
     let key_file = site.directory.path().join("heartbeat.key");
     std::fs::write(&key_file, "7a".repeat(32)).unwrap();
     std::fs::set_permissions(&key_file, std::fs::Permissions::from_mode(0o600)).unwrap();

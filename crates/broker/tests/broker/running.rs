@@ -1,6 +1,6 @@
 //! Brokers that run inside the test, on ports that the system chooses.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -99,7 +99,7 @@ pub(crate) fn start_with(change: impl FnOnce(&mut Broker)) -> (Site, Running) {
     (site, running)
 }
 
-/// Two brokers that know each other. Their peer ports must be known beforehand: they are found free a moment before.
+/// Two brokers that know each other. Their peer ports must be known beforehand.
 pub(crate) fn start_two() -> (Site, [Running; 2]) {
     start_two_with(|_| {})
 }
@@ -115,10 +115,7 @@ pub(crate) fn start_two_with(change: impl Fn(&mut Broker)) -> (Site, [Running; 2
 
 /// Their configs, for tests that start them again.
 pub(crate) fn two(site: &Site, change: impl Fn(&mut Broker)) -> [BrokerConfig; 2] {
-    let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let held = [free(), free()];
-    let addresses = [held[0].local_addr().unwrap(), held[1].local_addr().unwrap()];
-    drop(held);
+    let addresses: [_; 2] = std::array::from_fn(|_| evermq_ports::free_address());
     let mut one = site.config("broker1", addresses[0], &[("broker2", addresses[1])]);
     let mut two = site.config("broker2", addresses[1], &[("broker1", addresses[0])]);
     change(&mut one.broker);

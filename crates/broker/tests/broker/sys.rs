@@ -1,7 +1,7 @@
 //! `$SYS`, beside what mosquitto publishes there.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ struct Mosquitto {
 impl Mosquitto {
     fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let address = evermq_ports::free_address();
         let file = directory.path().join("mosquitto.conf");
         let port = address.port();
         let text = format!("user root\nsys_interval 1\nallow_anonymous true\nlistener {port} 127.0.0.1\n");

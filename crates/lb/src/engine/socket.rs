@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_refused_connection_says_so() {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = evermq_ports::free_address();
         let options = SocketOptions { keepalive: Duration::from_secs(10), user_timeout: Duration::from_secs(10) };
         let socket = connect(free, options).unwrap();
         assert_eq!(transmit(&socket, b"x"), Outcome::Failed);

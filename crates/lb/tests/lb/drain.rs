@@ -1,7 +1,7 @@
 //! A broker's clients are moved: because an operator says so, or because it has too many.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::harness::broker::{Broker, Clients};
@@ -166,13 +166,9 @@ fn connections_come_back_to_a_broker_that_is_back() {
 const LB1: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 const LB2: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
 
+/// A port that is free on both.
 fn peer_port() -> u16 {
-    loop {
-        let port = TcpListener::bind((LB1, 0)).unwrap().local_addr().unwrap().port();
-        if TcpListener::bind((LB2, port)).is_ok() {
-            return port;
-        }
-    }
+    evermq_ports::free_on([LB1, LB2].map(IpAddr::V4))[0].port()
 }
 
 #[test]

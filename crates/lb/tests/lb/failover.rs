@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::harness::broker::{Broker, Clients};
-use crate::harness::{self, AT_ONCE, Running, config, eventually, free_address, ping, wait_closed};
+use crate::harness::{self, AT_ONCE, Running, config, eventually, ping, wait_closed};
 use evermq_config::lb::Balance;
 use evermq_daemon::health::Health;
 use socket2::{Domain, Socket, Type};
@@ -59,7 +59,7 @@ fn round_robin_takes_turns_whoever_stays() {
 #[test]
 fn clients_do_not_notice_a_broker_that_is_not_there() {
     let broker = Broker::start("broker2", Clients::Echoed);
-    let lb = Running::start(config(&[free_address(), broker.address]));
+    let lb = Running::start(config(&[evermq_ports::free_address(), broker.address]));
     // From the first moment on, when nothing is known of either.
     for _ in 0..20 {
         assert!(served(&lb));

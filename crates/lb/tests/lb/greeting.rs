@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use crate::harness::broker::{Broker, Clients};
-use crate::harness::{self, AT_ONCE, PATIENCE, Running, certs, config, hello, ping, wait_closed};
+use crate::harness::{AT_ONCE, PATIENCE, Running, certs, config, hello, ping, wait_closed};
 use evermq_config::LbConfig;
 use evermq_config::lb::{ClientIdAction, ClientIdRule, IpNetwork, Mode, Route};
 use evermq_daemon::proxy_protocol::{self, Addresses, Header, Parsed};
@@ -263,7 +263,7 @@ fn names_lead_to_groups() {
 
 #[test]
 fn a_group_without_backends_is_refused_at_the_start() {
-    let mut config = config(&[harness::free_address()]);
+    let mut config = config(&[evermq_ports::free_address()]);
     config.lb.routes = vec![Route { sni: vec!["a".to_owned()], group: "nobody".to_owned() }];
     let error = evermq_lb::LoadBalancer::bind(config).unwrap_err().to_string();
     assert!(error.contains("nobody"), "{error}");
@@ -361,7 +361,7 @@ fn client_identifiers_are_denied_or_lead_to_groups() {
 fn a_client_of_plain_mqtt_is_told_when_no_broker_takes_it() {
     let broker = Broker::start("broker1", Clients::Echoed);
     // Nobody listens there.
-    let lb = plain(&[(&broker, harness::free_address())], |_| {});
+    let lb = plain(&[(&broker, evermq_ports::free_address())], |_| {});
     for (packet, answer) in [(connect("c"), &[0x20, 2, 0, 3][..]), (connect5("c"), &[0x20, 3, 0, 0x88, 0])] {
         let mut client = lb.stranger();
         client.write_all(&packet).unwrap();

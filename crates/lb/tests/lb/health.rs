@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::harness::broker::{Broker, Clients};
-use crate::harness::{self, PATIENCE, Running, config, eventually, free_address, ping, wait_closed};
+use crate::harness::{self, PATIENCE, Running, config, eventually, ping, wait_closed};
 use evermq_config::lb::Probe;
 
 #[test]
@@ -55,7 +55,7 @@ fn the_end_of_a_draining_broker_closes_who_is_left() {
 #[test]
 fn one_that_is_not_probed_is_up_and_left_out_while_clients_are_refused_there() {
     let good = Broker::start("broker1", Clients::Echoed);
-    let nobody = free_address();
+    let nobody = evermq_ports::free_address();
     let mut config = config(&[good.address, nobody]);
     config.backends[1].probe = Probe::None;
     let lb = Running::start_up(config);

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::harness::{self, AT_ONCE, PATIENCE, Running, certs, config, eventually, free_address};
+use crate::harness::{self, AT_ONCE, PATIENCE, Running, certs, config, eventually};
 use bytes::BytesMut;
 use evermq_config::HostName;
 use evermq_config::lb::Probe;
@@ -29,7 +29,7 @@ struct Mosquitto {
 
 impl Mosquitto {
     fn start(name: &str) -> Self {
-        Self::start_at(name, free_address())
+        Self::start_at(name, evermq_ports::free_address())
     }
 
     fn start_at(name: &str, address: SocketAddr) -> Self {
@@ -289,7 +289,7 @@ fn state_is(state: &State, index: usize, wanted: &str) -> bool {
 
 #[test]
 fn foreign_brokers_are_probed_with_mqtt_in_the_clear_and_over_tls() {
-    let mut brokers = [Mosquitto::start_plain_at(free_address()), Mosquitto::start("broker2")];
+    let mut brokers = [Mosquitto::start_plain_at(evermq_ports::free_address()), Mosquitto::start("broker2")];
     let lb = foreign(&[(brokers[0].address, false, Probe::Mqtt), (brokers[1].address, true, Probe::Mqtt)]);
     for index in [0, 1] {
         lb.until("up", |state| state_is(state, index, "up"));
@@ -317,7 +317,7 @@ fn foreign_brokers_are_probed_with_mqtt_in_the_clear_and_over_tls() {
 #[test]
 fn probes_leave_no_trace_of_a_lost_client() {
     let file = certs::path("mosquitto-quiet.log");
-    let address = free_address();
+    let address = evermq_ports::free_address();
     let conf = certs::path("mosquitto-quiet.conf");
     let text = format!(
         "user root\npersistence false\nallow_anonymous true\nlog_dest file {}\nlog_type all\nlistener {} {}\n",
@@ -337,7 +337,7 @@ fn probes_leave_no_trace_of_a_lost_client() {
 
 #[test]
 fn a_connection_or_a_handshake_is_all_that_some_probes_want() {
-    let mut brokers = [Mosquitto::start_plain_at(free_address()), Mosquitto::start("broker2")];
+    let mut brokers = [Mosquitto::start_plain_at(evermq_ports::free_address()), Mosquitto::start("broker2")];
     let lb = foreign(&[(brokers[0].address, false, Probe::Tcp), (brokers[1].address, true, Probe::Tls)]);
     for index in [0, 1] {
         lb.until("up", |state| state_is(state, index, "up"));
@@ -358,7 +358,7 @@ fn a_broker_with_a_certificate_of_somebody_else_is_no_broker_of_ours() {
 
 #[test]
 fn a_plain_port_is_no_tls_port() {
-    let broker = Mosquitto::start_plain_at(free_address());
+    let broker = Mosquitto::start_plain_at(evermq_ports::free_address());
     let lb = foreign(&[(broker.address, true, Probe::Tls)]);
     lb.until("not up", |state| matches!(state.backends[0].state.as_str(), "down" | "rejecting"));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -22,16 +22,11 @@ const LB2: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
 
 /// A port that is free on both.
 fn peer_port() -> u16 {
-    loop {
-        let port = TcpListener::bind((LB1, 0)).unwrap().local_addr().unwrap().port();
-        if TcpListener::bind((LB2, port)).is_ok() {
-            return port;
-        }
-    }
+    evermq_ports::free_on([LB1, LB2].map(IpAddr::V4))[0].port()
 }
 
 fn broker() -> Broker {
-    Broker::start_at("broker1", Clients::Echoed, SocketAddr::from(([127, 0, 0, 2], 0)))
+    Broker::start_at("broker1", Clients::Echoed, evermq_ports::free_on([IpAddr::from([127, 0, 0, 2])])[0])
 }
 
 /// One of two lbs, in this process.
@@ -87,7 +82,7 @@ struct Program {
 
 impl Program {
     fn start(port: u16, broker: &Broker) -> Self {
-        let address = harness::free_address();
+        let address = evermq_ports::free_address();
         let file = certs::path(&format!("evermq-peers-{port}.toml"));
         let run_dir: PathBuf = certs::path(&format!("run-peers-{port}"));
         let directory = certs::directory().display();

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::broker::{Broker, Clients};
-use crate::harness::{self, AT_ONCE, PATIENCE, certs, eventually, free_address, ping, wait_closed};
+use crate::harness::{self, AT_ONCE, PATIENCE, certs, eventually, ping, wait_closed};
 use evermq_daemon::health::Health;
 use evermq_lb::state::State;
 use nix::sys::signal::{Signal, kill};
@@ -43,7 +43,7 @@ fn cluster_file(listen: SocketAddr, broker_port: u16, more: &str) -> (PathBuf, P
 impl Program {
     /// Starts it under a limit of open files, and waits until it serves.
     fn start(broker: &Broker, open_files: usize, more: &str) -> Self {
-        let address = free_address();
+        let address = evermq_ports::free_address();
         let (file, control) = cluster_file(address, broker.address.port(), more);
         let log = file.with_extension("log");
         let process = Command::new("prlimit")
@@ -210,7 +210,7 @@ fn descriptors_taken_away_while_it_runs_stop_accepting_and_not_the_clients_it_ha
 
 #[test]
 fn a_bad_file_and_a_host_without_the_role_are_refused_with_status_2() {
-    let (file, _) = cluster_file(free_address(), 8883, "max_connection = 10");
+    let (file, _) = cluster_file(evermq_ports::free_address(), 8883, "max_connection = 10");
     for host in ["lb1", "broker1"] {
         let output = Command::new(env!("CARGO_BIN_EXE_evermq-lb"))
             .args(["--host", host, "--config"])

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::harness::broker::{Broker, Clients};
-use crate::harness::{self, PATIENCE, certs, eventually, free_address, ping, wait_closed};
+use crate::harness::{self, PATIENCE, certs, eventually, ping, wait_closed};
 use evermq_daemon::health::Health;
 use evermq_lb::state::State;
 use nix::sys::signal::{Signal, kill};
@@ -25,7 +25,7 @@ struct Program {
 impl Program {
     fn start(lb: &str) -> Self {
         let broker = Broker::start_at("broker1", Clients::Echoed, SocketAddr::from(([127, 0, 0, 2], 0)));
-        let address = free_address();
+        let address = evermq_ports::free_address();
         let file = certs::path(&format!("reload-{}.toml", address.port()));
         let run_dir = certs::path(&format!("run-reload-{}", address.port()));
         let log = file.with_extension("log");
@@ -106,7 +106,7 @@ fn addresses_come_and_go_and_nobody_is_dropped() {
     let mut old = program.client();
     assert_eq!(program.reload().unwrap()["changed"], false);
 
-    let second = free_address();
+    let second = evermq_ports::free_address();
     program.write("", &format!("[[lb.listeners]]\nname = \"second\"\nlisten = \"{second}\"\n"));
     let answer = program.reload().unwrap();
     assert_eq!((&answer["changed"], &answer["host"]), (&json!(true), &json!("lb1")));
@@ -173,7 +173,7 @@ fn a_bad_file_changes_nothing_and_the_answer_says_where_it_is_bad() {
     // An address that is somebody else's.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let free = free_address();
+    let free = evermq_ports::free_address();
     let listeners = format!(
         "[[lb.listeners]]\nname = \"good\"\nlisten = \"{free}\"\n[[lb.listeners]]\nname = \"taken\"\nlisten = \"{address}\"\n"
     );

@@ -55,7 +55,7 @@ struct Mosquitto {
 impl Mosquitto {
     fn start(pki: &Pki) -> Self {
         pki.issue("broker1", &["broker1"], Odd::default());
-        let (plain, tls) = (harness::free_address(), harness::free_address());
+        let (plain, tls) = (evermq_ports::free_address(), evermq_ports::free_address());
         let file = format!(
             "listener {} 127.0.0.1\nallow_anonymous true\nlistener {} 127.0.0.1\nallow_anonymous true\n\
              cafile PKI/ca.crt\ncertfile PKI/broker1.crt\nkeyfile PKI/broker1.key\nrequire_certificate true\nuser root\n",
@@ -476,7 +476,7 @@ impl Drop for Program {
 fn a_reload_changes_certificates_and_loses_nobody() {
     let pki = Pki::new();
     let (backend, address) = listen();
-    let front = harness::free_address();
+    let front = evermq_ports::free_address();
     let lb = format!("listen = \"{front}\"\naccess_log = \"PKI/access.log\"\ncrl = [\"PKI/ca.crl\"]\n");
     let broker = format!("[[lb.backends]]\nname = \"b\"\nplain_address = \"{address}\"\nprobe = \"none\"\n");
     pki.issue("lost", &[], Odd { serial: Some(66), ..Odd::default() });

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::harness::broker::{Broker, Clients};
-use crate::harness::{self, AT_ONCE, PATIENCE, certs, eventually, free_address, ping};
+use crate::harness::{self, AT_ONCE, PATIENCE, certs, eventually, ping};
 use evermq_daemon::control::{self, ControlError};
 use evermq_daemon::health::{Health, HealthLine};
 use evermq_lb::state::State;
@@ -38,7 +38,7 @@ impl Lb {
     fn start(broker: &Broker, more: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
-        let (address, broker_port) = (free_address(), broker.address.port());
+        let (address, broker_port) = (evermq_ports::free_address(), broker.address.port());
         let (config, program, log) = (path("evermq.toml"), path("evermq-lb"), path("log"));
         copy(env!("CARGO_BIN_EXE_evermq-lb").as_ref(), &program);
         write_config(&config, address, broker_port, more);

@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use crate::harness::broker::{Broker, Clients};
-use crate::harness::{PATIENCE, Running, certs, config, eventually, free_address, ping, wait_closed};
+use crate::harness::{PATIENCE, Running, certs, config, eventually, ping, wait_closed};
 use evermq_config::lb::AccessLog;
 use evermq_exposition::{parse, scrape};
 use serde_json::{Value, json};
@@ -121,7 +121,7 @@ fn a_line_tells_of_each_connection_that_has_ended() {
 #[test]
 fn prometheus_gets_the_figures_of_listeners_and_backends() {
     let brokers = ["broker1", "broker2"].map(|name| Broker::start(name, Clients::Echoed));
-    let address = free_address();
+    let address = evermq_ports::free_address();
     let mut config = config(&[brokers[0].address, brokers[1].address]);
     config.lb.metrics = Some(address);
     let lb = Running::start_up(config);

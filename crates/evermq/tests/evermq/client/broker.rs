@@ -1,6 +1,5 @@
 //! Debian's mosquitto on a free port of the loopback interface.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
@@ -23,7 +22,7 @@ impl Broker {
 
     /// With more settings of mosquitto.conf for its one listener.
     pub(crate) fn start(settings: &str) -> Self {
-        Self::start_on(free_port(), settings)
+        Self::start_on(evermq_ports::free_port(), settings)
     }
 
     pub(crate) fn start_on(port: u16, settings: &str) -> Self {
@@ -45,12 +44,6 @@ impl Broker {
     pub(crate) fn at(&self) -> String {
         format!("-h 127.0.0.1 -p {}", self.port)
     }
-}
-
-/// A port that nobody has at the moment.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
 }
 
 fn mosquitto(config: &Path) -> Command {

@@ -9,7 +9,7 @@ mod server;
 use evermq_mqtt::packet::{Disconnect, SubAck};
 use evermq_mqtt::{Packet, Publish, QoS, ReasonCode, Text, TopicName, Version};
 
-use broker::{Broker, free_port};
+use broker::Broker;
 use certificates::Certificates;
 use process::{From, Running, evermq, program};
 use server::{Server, ack};
@@ -144,7 +144,7 @@ fn the_exit_status_says_what_happened() {
     assert!(evermq(&format!("sub {at} -V mqttv5 -t t")).end().bad(135).contains("(code 135)"));
     assert_eq!(evermq(&format!("pub {at} -t t -n --quiet")).end().bad(5), "");
 
-    let nobody = format!("-h 127.0.0.1 -p {}", free_port());
+    let nobody = format!("-h 127.0.0.1 -p {}", evermq_ports::free_port());
     let text = evermq(&format!("pub {nobody} -t t -n")).end().bad(1);
     assert!(text.contains("connection refused; nothing listens there"), "{text}");
     let text = evermq("pub -h name.invalid -t t -n").end().bad(1);
@@ -236,7 +236,7 @@ fn expired_and_mismatched_certificates_are_told_apart() {
 
 #[test]
 fn both_outlive_the_server() {
-    let port = free_port();
+    let port = evermq_ports::free_port();
     let settings = "allow_anonymous true\n";
     let broker = Broker::start_on(port, settings);
     let at = broker.at();

@@ -56,7 +56,7 @@ struct Shared {
 
 impl Broker {
     pub(crate) fn start(name: &str, clients: Clients) -> Self {
-        Self::start_at(name, clients, SocketAddr::from(([127, 0, 0, 1], 0)))
+        Self::start_at(name, clients, evermq_ports::free_address())
     }
 
     /// Starts on an address that a dead one had.

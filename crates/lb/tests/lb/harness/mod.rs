@@ -241,11 +241,6 @@ pub(crate) fn wait_closed(client: &mut TcpStream) -> Duration {
     }
 }
 
-/// A port on loopback that nobody listens on.
-pub(crate) fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 /// Bytes that do not repeat in any short period.
 pub(crate) fn bytes(count: usize, seed: u64) -> Vec<u8> {
     let mut random = Random(seed);
