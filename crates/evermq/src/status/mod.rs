@@ -116,7 +116,11 @@ const fn badness(health: Health) -> u8 {
 
 impl ProgramStatus {
     fn ask(program: &'static str, socket: PathBuf, timeout: Duration) -> Self {
-        let health = match ask_health(&socket, timeout) {
+        let health = match ask_health(&socket, timeout).or_else(|error| match error.kind() {
+            // It ended with our question in its hands: whether somebody is there now says the next one.
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ask_health(&socket, timeout),
+            _ => Err(error),
+        }) {
             Ok(health) => health,
             Err(error) => {
                 return Self {

@@ -1,5 +1,8 @@
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixListener;
 use std::thread;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::*;
 
@@ -64,6 +67,20 @@ fn a_stuck_program_is_told_from_one_that_does_not_run() {
     let status = ProgramStatus::ask("evermq-lb", socket, Duration::from_millis(20));
     assert_eq!(status.health, Health::Down);
     assert!(status.help.as_ref().unwrap().contains("stuck"), "{status:?}");
+}
+
+#[test]
+fn a_program_that_ends_as_it_is_asked_does_not_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("lb.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let program = thread::spawn(move || {
+        let mut waiting = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+        poll(&mut waiting, PollTimeout::NONE).unwrap();
+    });
+    let status = ProgramStatus::ask("evermq-lb", socket, PATIENCE);
+    program.join().unwrap();
+    assert!(status.help.as_ref().unwrap().contains("systemctl start evermq-lb"), "{status:?}");
 }
 
 #[test]
