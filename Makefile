@@ -31,11 +31,11 @@ programs: ## every test and the programs that tests start, not optimised
 
 unit: programs ## tests of each crate, with real peers on loopback
 	$(CARGO) test --workspace --lib --bins --no-fail-fast -- --test-threads=$(THREADS)
-	$(CARGO) test --workspace --exclude evermq-e2e --no-fail-fast --test '*' -- --test-threads=$(THREADS)
+	tests/run --workspace --exclude evermq-e2e --no-fail-fast --test '*' -- --test-threads=$(THREADS)
 	$(CARGO) test --workspace --doc
 
 e2e: programs ## tests of the whole stack in the lab
-	$(CARGO) test --workspace --test e2e -- --test-threads=1
+	tests/run --workspace --no-fail-fast --test e2e -- --test-threads=1
 
 lint: ## format and clippy, warnings are errors
 	$(CARGO) fmt --all --check
