@@ -9,6 +9,7 @@
 //!
 //! Segments go oldest first only, so what an old record said never comes back.
 
+use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -51,19 +52,23 @@ pub(crate) struct Situation {
     pub(crate) segment_size: u64,
     /// There is no room.
     pub(crate) is_full: bool,
+    /// Nothing can be written any more but for what a checkpoint needs.
+    pub(crate) is_stuck: bool,
 }
 
 /// Before which segment everything should be moved now, if anything.
 pub(crate) fn plan(situation: &Situation) -> Option<SegmentId> {
-    let Situation { segments, active, live, segment_size, is_full } = situation;
+    let Situation { segments, active, live, segment_size, is_full, is_stuck } = situation;
     let (oldest, _) = segments.first()?;
     let used = segments.iter().map(|(_, len)| len).sum::<u64>() + active;
+    let is_scattered = segments.len() as u64 > SPARE_FILES + 2 * used / segment_size;
     if *is_full {
-        // What a segment's move frees is what is dead in it. If nothing is, moving would go on for ever.
-        return (used.saturating_sub(*live) > *segment_size).then(|| oldest.next());
+        // What a segment's move frees is what is dead in it. If nothing is, moving would go on for ever. Where not even
+        // acknowledgements can be written, by which more would be dead, it is the way on.
+        let is_worth_it = used.saturating_sub(*live) > *segment_size;
+        return (*is_stuck || is_scattered || is_worth_it).then(|| oldest.next());
     }
     let is_half_dead = used > 2 * live + SLACK * segment_size;
-    let is_scattered = segments.len() as u64 > SPARE_FILES + 2 * used / segment_size;
     if !is_half_dead && !is_scattered {
         return None;
     }
@@ -84,8 +89,9 @@ struct State {
     live: Option<Arc<dyn Live>>,
     look: bool,
     is_closing: bool,
-    /// Bytes of sessions in the last checkpoints: together about what all sessions take.
-    sessions: [u64; PART],
+    /// Bytes of the sessions that checkpoints have written, and the segment in which they end: about what all sessions take,
+    /// as long as that segment has not been moved in its turn.
+    sessions: VecDeque<(SegmentId, u64)>,
 }
 
 impl Mover {
@@ -124,7 +130,7 @@ impl Mover {
             }
             if std::mem::take(&mut state.look)
                 && let Some(live) = state.live.clone()
-                && let Some(before) = plan(&self.situation(&state))
+                && let Some(before) = plan(&self.situation(&mut state))
             {
                 return Some((live, before));
             }
@@ -132,15 +138,20 @@ impl Mover {
         }
     }
 
-    fn situation(&self, state: &State) -> Situation {
+    fn situation(&self, state: &mut State) -> Situation {
         let active = self.log.open.lock().batch.end();
         let space = self.log.space.lock();
+        let oldest = space.segments().next().map_or(active.segment(), |(segment, _)| segment);
+        while state.sessions.front().is_some_and(|(segment, _)| *segment < oldest) {
+            state.sessions.pop_front();
+        }
         Situation {
             segments: space.segments().filter(|(segment, _)| *segment < active.segment()).collect(),
             active: active.offset(),
-            live: self.log.live_bytes() + state.sessions.iter().sum::<u64>(),
+            live: self.log.live_bytes() + state.sessions.iter().map(|(_, bytes)| bytes).sum::<u64>(),
             segment_size: self.log.settings.segment_size,
             is_full: self.log.status() == Status::Full,
+            is_stuck: space.is_stuck(),
         }
     }
 
@@ -149,17 +160,18 @@ impl Mover {
         let snapshots = log.counters.snapshot_bytes.load(Ordering::Relaxed);
         // From now on a message of those segments that gets another holder is appended again, see `Store::refresh`.
         log.moving.fetch_max(before.0, Ordering::AcqRel);
+        log.is_moving.store(true, Ordering::Release);
+        // It may have given up for a while.
+        log.work.notify_one();
         let is_whole = live.checkpoint(before, store);
         let end = log.open.lock().batch.end();
-        if !is_whole || !self.synced(end) {
+        let is_moved = is_whole && self.synced(end);
+        log.is_moving.store(false, Ordering::Release);
+        if !is_moved {
             return;
         }
         let sessions = log.counters.snapshot_bytes.load(Ordering::Relaxed) - snapshots;
-        {
-            let mut state = self.state.lock();
-            state.sessions.rotate_right(1);
-            state.sessions[0] = sessions;
-        }
+        self.state.lock().sessions.push_back((end.segment(), sessions));
         let mut deleted = 0_u64;
         loop {
             // Not under the lock of the state, and that of the space for one file at a time only.
@@ -215,16 +227,25 @@ mod tests {
 
     fn situation(sealed: u64, live: u64, is_full: bool) -> Situation {
         let segments = (10..10 + sealed).map(|segment| (SegmentId(segment), 100)).collect();
-        Situation { segments, active: 50, live, segment_size: 100, is_full }
+        Situation { segments, active: 50, live, segment_size: 100, is_full, is_stuck: false }
     }
 
     #[test]
     fn many_small_files_become_fewer() {
         let segments = |count: u64| (1..=count).map(|segment| (SegmentId(segment), 1)).collect();
-        let situation =
-            |count| Situation { segments: segments(count), active: 1, live: 50, segment_size: 100, is_full: false };
+        let situation = |count| Situation {
+            segments: segments(count),
+            active: 1,
+            live: 50,
+            segment_size: 100,
+            is_full: false,
+            is_stuck: false,
+        };
         assert_eq!(plan(&situation(64)), None);
         assert_eq!(plan(&situation(68)), Some(SegmentId(18)));
+        // Without room one at a time, which needs as little of it as can be.
+        assert_eq!(plan(&Situation { is_full: true, ..situation(64) }), None);
+        assert_eq!(plan(&Situation { is_full: true, ..situation(68) }), Some(SegmentId(2)));
     }
 
     #[test]
@@ -244,6 +265,7 @@ mod tests {
             (situation(20, 1949, true), Some(SegmentId(11))),
             (situation(20, 1950, true), None),
             (situation(0, 0, true), None),
+            (Situation { is_stuck: true, ..situation(20, 1950, true) }, Some(SegmentId(11))),
         ];
         for (situation, expected) in cases {
             assert_eq!(plan(&situation), expected, "{situation:?}");

@@ -64,7 +64,7 @@ pub use store::{Settings, Status, Store, Sync, Trouble, open};
 pub use wire::DecodeError;
 
 /// A disk that loses what was not synced, in pieces and in any order, runs full and breaks.
-#[cfg(feature = "simulated-disk")]
+#[cfg(any(test, feature = "simulated-disk"))]
 pub mod simulated {
     pub use crate::disk::simulated::{Chance, Simulated};
 }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use bytes::BytesMut;
 use parking_lot::{Condvar, Mutex};
@@ -46,6 +46,8 @@ pub(crate) struct Log {
     pub(crate) last_stamp: AtomicU64,
     /// Messages in segments before this one are about to be deleted.
     pub(crate) moving: AtomicU64,
+    /// A checkpoint is under way: what it has appended must come to the disk before anything is freed.
+    pub(crate) is_moving: AtomicBool,
     pub(crate) space: Mutex<Space>,
     pub(crate) counters: Counters,
     pub(crate) damaged_bytes: u64,

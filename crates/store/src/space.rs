@@ -2,6 +2,11 @@
 //!
 //! Two files of a segment's size are kept in reserve. When the disk or `max_size` has no room for the next segment they become
 //! segments: what came before is still written, acknowledgements above all, and a checkpoint can free what is dead.
+//!
+//! A start needs a segment of its own before it can free anything. So it has its reserve whatever `max_size` says. What goes is
+//! the reserve's first, also above `max_size` as far as there was as much before; messages are refused until there is room for
+//! another segment within `max_size`. A checkpoint that has used up the reserve and could not end, and so not free what it
+//! moves, goes beyond `max_size` too.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,6 +28,11 @@ pub(crate) struct Space {
     /// Bytes of each segment's file.
     segments: BTreeMap<SegmentId, u64>,
     reserve: Vec<(String, Box<dyn File>)>,
+    /// Bytes of the segments and the reserve that were there before, so that there may be as many again: less and less, down
+    /// to `max_size`.
+    granted: u64,
+    /// The last segment that was asked for would have been beyond `max_size`, and there is no reserve.
+    is_stuck: bool,
 }
 
 /// A new segment's file.
@@ -47,7 +57,10 @@ impl Space {
                 disk.remove(&name)?;
             }
         }
-        Ok(Self { disk, segment_size, max_size, segments, reserve: Vec::new() })
+        let mut space =
+            Self { disk, segment_size, max_size, segments, reserve: Vec::new(), granted: 0, is_stuck: false };
+        space.granted = space.bytes() + space.whole_reserve();
+        Ok(space)
     }
 
     /// Bytes of all segments.
@@ -65,14 +78,21 @@ impl Space {
         self.segments.len()
     }
 
-    /// Makes the file of `segment`, which begins with `header`. It and its name are on the disk afterwards.
-    pub(crate) fn make(&mut self, segment: SegmentId, header: &[u8]) -> io::Result<Made> {
-        let reserved = self.segment_size * RESERVE as u64;
+    /// Whether nothing can be written because of `max_size` until a checkpoint begins.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.is_stuck
+    }
+
+    /// Makes the file of `segment`, which begins with `header`. It and its name are on the disk afterwards. `moves`: a
+    /// checkpoint is under way.
+    pub(crate) fn make(&mut self, segment: SegmentId, header: &[u8], moves: bool) -> io::Result<Made> {
         let name = file_name(segment);
-        let made = if self.bytes() + self.segment_size + reserved > self.max_size {
-            Err(io::ErrorKind::StorageFull.into())
-        } else {
+        let is_allowed = self.bytes() + self.segment_size + self.whole_reserve() <= self.max_size;
+        self.is_stuck = !is_allowed && !moves && self.reserve.is_empty();
+        let made = if is_allowed || moves && self.reserve.is_empty() {
             self.allocated(&name).map(|file| Made { file, from_reserve: false })
+        } else {
+            Err(io::ErrorKind::StorageFull.into())
         };
         let made = match made {
             Err(error) if is_full(&error) => {
@@ -122,16 +142,17 @@ impl Space {
         self.disk.remove(&name).is_ok()
     }
 
-    /// Fills the reserve as far as there is room for it and for another segment; whether it is full.
+    /// Fills the reserve as far as there is room for it; whether it is full and there is room for another segment.
     pub(crate) fn refill(&mut self) -> io::Result<bool> {
-        let wanted = self.segment_size * (RESERVE as u64 + 1);
-        if self.bytes() + wanted > self.max_size {
-            return Ok(false);
-        }
+        self.granted = self.granted.min(self.bytes() + self.whole_reserve());
+        let bound = self.max_size.max(self.granted);
         for index in 0..RESERVE {
             let name = reserve_name(index);
             if self.reserve.iter().any(|(held, _)| *held == name) {
                 continue;
+            }
+            if self.bytes() + self.segment_size * (self.reserve.len() as u64 + 1) > bound {
+                return Ok(false);
             }
             match self.reserved(&name) {
                 Ok(file) => self.reserve.push((name, file)),
@@ -139,7 +160,12 @@ impl Space {
                 Err(error) => return Err(error),
             }
         }
-        Ok(true)
+        Ok(self.bytes() + self.whole_reserve() + self.segment_size <= self.max_size)
+    }
+
+    /// Bytes of the reserve if none of it is in use.
+    fn whole_reserve(&self) -> u64 {
+        self.segment_size * RESERVE as u64
     }
 
     /// A new file for which there is room.

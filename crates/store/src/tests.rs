@@ -4,6 +4,8 @@ mod damage;
 mod files;
 mod full;
 mod model;
+mod moved;
 mod power;
+mod reopened;
 pub(crate) mod sample;
 mod threads;

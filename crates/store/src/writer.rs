@@ -287,7 +287,8 @@ impl Writer {
         };
         let made = {
             let mut space = log.space.lock();
-            let made = space.make(segment, &header.encode());
+            let moves = log.is_moving.load(Ordering::Acquire);
+            let made = space.make(segment, &header.encode(), moves);
             log.note(&space);
             made.map_err(|error| Failure::of("add a file to", error))?
         };

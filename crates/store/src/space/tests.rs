@@ -8,7 +8,7 @@ fn space(disk: &Simulated, max_segments: u64) -> Space {
 }
 
 fn make(space: &mut Space, segment: u64) -> io::Result<bool> {
-    space.make(SegmentId(segment), b"header").map(|made| made.from_reserve)
+    space.make(SegmentId(segment), b"header", false).map(|made| made.from_reserve)
 }
 
 #[test]
@@ -20,11 +20,12 @@ fn the_last_segments_come_out_of_the_reserve() {
     assert!(make(&mut space, 4).unwrap() && make(&mut space, 5).unwrap());
     assert!(is_full(&make(&mut space, 6).unwrap_err()));
     assert_eq!((disk.used(), space.bytes(), space.len()), (5 * SIZE, 5 * SIZE, 5));
-    // Room for a segment is room for the reserve only when there is enough for both.
+    // What goes is the reserve's first; there is room only when there is enough for another segment beside it.
     assert!(!space.refill().unwrap());
     assert!(space.remove_oldest(SegmentId(3)).unwrap() && space.remove_oldest(SegmentId(3)).unwrap());
     assert!(!space.remove_oldest(SegmentId(3)).unwrap(), "only what is older");
     assert!(!space.refill().unwrap());
+    assert_eq!((disk.used(), space.bytes()), (5 * SIZE, 3 * SIZE));
     assert!(space.remove_oldest(SegmentId(4)).unwrap());
     assert!(space.refill().unwrap());
     assert!(!make(&mut space, 6).unwrap());
@@ -55,4 +56,45 @@ fn what_an_earlier_process_reserved_is_given_back_and_a_segment_of_no_use_is_rep
     let mut second = space(&disk, 1000);
     assert!(!make(&mut second, 1).unwrap());
     assert_eq!(disk.list().unwrap(), [(file_name(SegmentId(1)), SIZE)]);
+}
+
+#[test]
+fn a_start_has_its_reserve_above_the_bound_once() {
+    let disk = Simulated::default();
+    let segments = (1..=5).map(|segment| (SegmentId(segment), SIZE)).collect();
+    let mut space = Space::new(Arc::new(disk.clone()), SIZE, SIZE * 5, segments).unwrap();
+    assert!(!space.refill().unwrap(), "there is no room for messages");
+    assert!(make(&mut space, 6).unwrap() && make(&mut space, 7).unwrap());
+    assert!(!space.refill().unwrap());
+    assert!(is_full(&make(&mut space, 8).unwrap_err()), "not again and again");
+    assert!(space.remove_oldest(SegmentId(2)).unwrap());
+    assert!(!space.refill().unwrap());
+    assert!(make(&mut space, 8).unwrap(), "as much as there was before");
+    assert!(is_full(&make(&mut space, 9).unwrap_err()));
+    // Less each time, until it is the bound.
+    for segment in 2..=5 {
+        assert!(space.remove_oldest(SegmentId(segment + 1)).unwrap());
+    }
+    assert!(!space.refill().unwrap());
+    assert_eq!(disk.used(), 5 * SIZE);
+    assert!(space.remove_oldest(SegmentId(7)).unwrap());
+    assert!(space.refill().unwrap() && !make(&mut space, 9).unwrap());
+    assert!(make(&mut space, 10).unwrap() && make(&mut space, 11).unwrap());
+    assert!(is_full(&make(&mut space, 12).unwrap_err()));
+    assert_eq!(disk.used(), 5 * SIZE);
+}
+
+#[test]
+fn a_checkpoint_ends_whatever_it_needs() {
+    let disk = Simulated::default();
+    let mut space = space(&disk, 3);
+    assert!(space.refill().unwrap());
+    for segment in 1..=3 {
+        make(&mut space, segment).unwrap();
+    }
+    assert!(!space.is_stuck());
+    assert!(is_full(&make(&mut space, 4).unwrap_err()) && space.is_stuck());
+    assert!(!space.make(SegmentId(4), b"header", true).unwrap().from_reserve && !space.is_stuck());
+    disk.set_capacity(Some(disk.used()));
+    assert!(is_full(&space.make(SegmentId(5), b"header", true).unwrap_err()), "where the disk has room");
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
@@ -97,6 +97,7 @@ fn open_with(
         next_session: AtomicU64::new(opened.next_session.max(1)),
         last_stamp: AtomicU64::new(recovered.last_stamp),
         moving: AtomicU64::new(0),
+        is_moving: AtomicBool::new(false),
         space: Mutex::new(space),
         counters: Counters::default(),
         damaged_bytes: recovered.report.damage.iter().map(|damage| damage.len).sum(),

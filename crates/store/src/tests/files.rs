@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
+use std::time::Duration;
 
 use super::model::picture_of;
 use super::sample::{enqueue, publish, state, stored};
 use crate::disk::simulated::Chance;
+use crate::writer::wall_time;
 use crate::{Position, Record, Settings, Store, StoreError, Sync, WallTime, inspect, open};
 
 pub(super) fn settings(path: &Path) -> Settings {
@@ -25,12 +27,24 @@ impl Wake for Unpark {
     }
 }
 
-/// Sleeps until `at` is durable.
+/// Sleeps until `at` is durable, a minute at most.
 pub(crate) fn wait(store: &Store, at: Position) {
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let cx = Context::from_waker(&waker);
+    let deadline = wall_time().0 + 60_000;
     while store.poll_durable(at, &cx) == Poll::Pending {
-        std::thread::park();
+        let left = deadline.saturating_sub(wall_time().0);
+        assert!(left > 0, "{at:?} does not come to the disk: {:?}, {:?}", store.status(), store.figures());
+        std::thread::park_timeout(Duration::from_millis(left));
+    }
+}
+
+/// Waits until it is so, a minute at most.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = wall_time().0 + 60_000;
+    while !is_so() {
+        assert!(wall_time().0 < deadline, "it never came to be that {what}");
+        std::thread::park_timeout(Duration::from_millis(1));
     }
 }
 

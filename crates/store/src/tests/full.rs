@@ -3,37 +3,37 @@
 use std::io;
 use std::sync::Arc;
 
-use super::files::wait;
+use super::files::{until, wait};
 use super::model::{Model, NOW, picture_of};
 use crate::disk::simulated::{Chance, Simulated};
 use crate::store::open_on;
-use crate::{Settings, Status, Store, Sync};
+use crate::{Live, SegmentId, Settings, Status, Store, Sync};
 
-const SEGMENT: u64 = 8 << 10;
+pub(super) const SEGMENT: u64 = 8 << 10;
 
-fn settings(max_size: u64) -> Settings {
+pub(super) fn settings(max_size: u64) -> Settings {
     Settings { path: "/simulated".into(), sync: Sync::Always, segment_size: SEGMENT, max_size }
 }
 
-fn start(settings: &Settings, disk: &Simulated) -> (Arc<Store>, Arc<Model>) {
+pub(super) fn start(settings: &Settings, disk: &Simulated) -> (Arc<Store>, Arc<Model>) {
     let (store, recovered) = open_on(settings, Arc::new(disk.clone()), NOW).unwrap();
     assert_eq!(recovered.report.damage, []);
     let (model, _) = picture_of(&store, recovered);
     (store, model)
 }
 
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..20_000 {
-        if is_so() {
-            return;
-        }
-        std::thread::park_timeout(std::time::Duration::from_millis(1));
+/// Moves nothing.
+#[derive(Debug)]
+struct Idle;
+
+impl Live for Idle {
+    fn checkpoint(&self, _before: SegmentId, _store: &Store) -> bool {
+        false
     }
-    panic!("it never came to be that {what}");
 }
 
 /// Until no more messages are taken.
-fn fill(store: &Store, model: &Model) -> usize {
+pub(super) fn fill(store: &Store, model: &Model) -> usize {
     let mut messages = 0;
     while model.fill() {
         messages += 1;
@@ -98,8 +98,10 @@ fn without_even_the_reserve_it_waits_and_goes_on_when_there_is_room() {
     disk.set_capacity(Some(20 * SEGMENT));
     let settings = settings(1 << 30);
     let (store, model) = start(&settings, &disk);
+    // Nothing is moved, so nothing goes.
+    store.set_live(Arc::new(Idle));
     fill(&store, &model);
-    // Nobody deletes anything, so acknowledgements use the reserve up: sessions that come and go.
+    // Acknowledgements use the reserve up: sessions that come and go.
     let mut chance = Chance::new(5);
     until("nothing is durable any more", || {
         for _ in 0..200 {
@@ -112,6 +114,7 @@ fn without_even_the_reserve_it_waits_and_goes_on_when_there_is_room() {
     assert_eq!(store.status(), Status::Full);
     let at = model.end();
     disk.set_capacity(None);
+    store.set_live(model.live());
     wait(&store, at);
     until("there is room again", || store.status() == Status::Ready);
     let before = model.picture();

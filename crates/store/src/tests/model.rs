@@ -133,8 +133,13 @@ impl Model {
         }
         state.history.push((Position::default(), state.picture()));
         let model = Arc::new(Self { store: Arc::clone(&store), state: Mutex::new(state) });
-        store.set_live(Arc::new(Asked(Arc::downgrade(&model))));
+        store.set_live(model.live());
         model
+    }
+
+    /// Who knows what of it is alive, for a store that is to ask another one first.
+    pub(crate) fn live(self: &Arc<Self>) -> Arc<dyn Live> {
+        Arc::new(Asked(Arc::downgrade(self)))
     }
 
     /// What it knew after the last durable record, and after each that followed.
@@ -210,6 +215,19 @@ impl Model {
         let at = self.store.append(&Record::Done { session: session.id, packet_id });
         state.note(at);
         true
+    }
+
+    /// The first client comes back with another expiry: the record before is dead.
+    pub(crate) fn change_expiry(&self) {
+        let mut state = self.state.lock();
+        let client = CLIENTS[0];
+        if !state.sessions.contains_key(client) {
+            return self.make_session(&mut state, client);
+        }
+        let session = state.sessions.get_mut(client).unwrap();
+        session.expiry += 1;
+        let at = self.store.append(&Record::Session(session.state(client)));
+        state.note(at);
     }
 
     fn make_session(&self, state: &mut State, client: &str) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::files::wait;
+use super::files::{until, wait};
 use super::model::{Model, NOW, picture_of};
 use crate::disk::simulated::{Chance, Simulated};
 use crate::store::open_on;
@@ -78,10 +78,7 @@ fn run(model: &Model, chance: &mut Chance, store: &crate::Store) {
         model.step(chance);
         if chance.one_in(40) {
             let at = model.end();
-            // It comes, or the disk is gone.
-            while !store.is_durable(at) && store.status() != Status::Failed {
-                std::thread::yield_now();
-            }
+            until("it comes, or the disk is gone", || store.is_durable(at) || store.status() == Status::Failed);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use super::files::wait;
+use super::files::{until, wait};
 use super::model::NOW;
 use super::sample::{enqueue, publish, state, stored};
 use crate::disk::simulated::{Chance, Simulated};
@@ -28,11 +28,9 @@ fn publish_until_it_fails(store: &Store, number: usize) -> usize {
         let publish = publish("t", &format!("{number}/{serial}"));
         let Ok((message, _)) = store.append_message(&stored(&publish, serial, false)) else { return durable };
         let at = store.append(&enqueue(session, message.id()));
-        while !store.is_durable(at) {
-            if store.status() == Status::Failed {
-                return durable;
-            }
-            std::thread::yield_now();
+        until("it is durable or the power has failed", || store.is_durable(at) || store.status() == Status::Failed);
+        if !store.is_durable(at) {
+            return durable;
         }
         durable += 1;
     }
@@ -116,16 +114,11 @@ fn messages_that_nobody_has_any_more_go_with_their_segments() {
         wait(&store, at);
         store.pace();
     }
-    for _ in 0..30_000 {
+    until("two megabytes were written, nothing is alive, and most of it is gone", || {
         let figures = store.figures();
-        if figures.bytes < 8 * (16 << 10) && figures.deleted_segments > 50 {
-            break;
-        }
-        std::thread::park_timeout(std::time::Duration::from_millis(1));
-    }
-    let figures = store.figures();
-    assert!(figures.bytes < 8 * (16 << 10), "two megabytes were written, and nothing is alive: {figures:?}");
-    assert!(live.0.load(Ordering::SeqCst) && figures.deleted_segments > 50, "{figures:?}");
+        figures.bytes < 8 * (16 << 10) && figures.deleted_segments > 50
+    });
+    assert!(live.0.load(Ordering::SeqCst));
     store.close();
 }
 
@@ -151,13 +144,7 @@ fn a_slow_disk_is_said_and_nothing_is_forgotten() {
     let at = store.append(&Record::SessionEnd { session: store.new_session() });
     disk.set_sync_error(None);
     wait(&store, at);
-    for _ in 0..5000 {
-        if store.status() == Status::Ready {
-            break;
-        }
-        std::thread::park_timeout(std::time::Duration::from_millis(1));
-    }
-    assert_eq!(store.status(), Status::Ready);
+    until("there is room again", || store.status() == Status::Ready);
     assert!(keeps_up());
     store.close();
     let (_, recovered) = open_on(&settings, Arc::new(disk), NOW).unwrap();
