@@ -85,6 +85,8 @@ pub(super) fn publisher(site: &Site, name: &'static str, version: Version, mut c
         }
         for (serial, reason) in exchanges.go_on() {
             messages[serial].1 = !reason.is_error();
+            let count = if reason.is_error() { &site.refused } else { &site.acknowledged };
+            count.fetch_add(1, Ordering::SeqCst);
             if reason.is_error() {
                 assert_eq!(reason, ReasonCode::QuotaExceeded);
                 std::thread::park_timeout(Duration::from_millis(5));

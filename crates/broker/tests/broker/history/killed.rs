@@ -19,7 +19,11 @@ fn lives(seed: u64, kills: usize) -> Totals {
         clients.is_at(Some(member.plain));
         let mut program = start();
         clients.until("subscribers", || clients.subscribed.load(std::sync::atomic::Ordering::SeqCst) == 3);
-        for _ in 0..kills {
+        let mut done = 0;
+        let since = clients.now();
+        while done < kills || !clients.is_enough(false) {
+            clients.go_on("a history that proves something", since);
+            done += 1;
             pause(20 + chance.below(300));
             drop(program);
             while chance.one_in(3) {
@@ -47,7 +51,7 @@ fn pause(milliseconds: usize) {
 fn what_it_acknowledged_is_there_however_often_it_is_killed() {
     let totals = lives(seed(), 6);
     // Otherwise it would prove little.
-    assert!(totals.acknowledged > 100 && totals.wills > 5 && totals.retained > 0, "{totals:?}");
+    assert!(totals.wills > 5 && totals.retained > 0, "{totals:?}");
 }
 
 /// As long as it is to go on, each time from another seed.

@@ -28,6 +28,9 @@ use evermq_store::simulated::Chance;
 /// How long anything may take that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Messages that are to be acknowledged at least: otherwise it would prove little.
+const ENOUGH: usize = 100;
+
 /// What the clients of one broker share.
 pub(crate) struct Site {
     /// Where the broker is now.
@@ -40,6 +43,9 @@ pub(crate) struct Site {
     /// Something went wrong, so nobody need wait.
     failed: AtomicBool,
     subscribed: AtomicUsize,
+    /// Messages of the publishers that were acknowledged, and that were refused.
+    acknowledged: AtomicUsize,
+    refused: AtomicUsize,
 }
 
 impl Site {
@@ -51,6 +57,8 @@ impl Site {
             published: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             subscribed: AtomicUsize::new(0),
+            acknowledged: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
         }
     }
 
@@ -65,6 +73,11 @@ impl Site {
 
     fn is_winding_down(&self) -> bool {
         self.winding_down.load(Ordering::SeqCst)
+    }
+
+    /// Enough has happened for the history to prove something, with refusals if there `is_no_room`.
+    fn is_enough(&self, is_no_room: bool) -> bool {
+        self.acknowledged.load(Ordering::SeqCst) > ENOUGH && (!is_no_room || self.refused.load(Ordering::SeqCst) > 0)
     }
 
     fn now(&self) -> Duration {
