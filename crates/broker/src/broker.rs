@@ -21,14 +21,14 @@ use crate::cluster_topics::{ClusterTopics, Seat};
 use crate::counters::{Counters, Tally};
 use crate::expiry::Expiry;
 use crate::journal::Journal;
-use crate::mailbox::{Closing, Mailbox, Wakes};
+use crate::mailbox::{Mailbox, Wakes};
 use crate::message::Origin;
 use crate::presence::Facts;
 use crate::rate::SharedRates;
 use crate::registry::Registry;
 use crate::router::{Congested, Routed, Router};
 use crate::session::connect::{self, Granted};
-use crate::session::{Action, DueWill, Durability, Durable, Limits, LinkId, Returned, Session};
+use crate::session::{Action, DueWill, Durability, Durable, Limits, LinkId};
 use crate::trace::Tracer;
 
 /// The broker.
@@ -235,7 +235,7 @@ impl Broker {
                 return Err(ReasonCode::QuotaExceeded);
             }
             // [MQTT-3.1.2-4]: a clean start ends the session that was there, in the store before the new one begins.
-            let replaced = present.map(|present| (Arc::clone(present), self.change(present, |s| s.handle_end(now))));
+            let replaced = present.map(|present| (Arc::clone(present), self.change_to_end(present, now)));
             let new = Mailbox::new(client_id.detached(), Arc::clone(&limits), self.journal.clone());
             recorded = new.resume(&granted, now, &mut actions).unwrap_or_default();
             Ok((new, replaced))
@@ -347,63 +347,13 @@ impl Broker {
                 self.cluster.forget(mailbox);
                 self.expiry.forget(mailbox);
             }
-            Action::GiveBack(Returned(deliveries)) => self.router.give_back(mailbox, deliveries, wakes),
+            Action::GiveBack(returned) => self.give_back(mailbox, returned, wakes),
             Action::Withdrawn(messages) => {
                 self.counters.withdrawn.fetch_add(u64::try_from(messages).unwrap_or(u64::MAX), Ordering::Relaxed);
                 tracing::debug!(client = %mailbox.client_id(), messages, "the rules do not allow these messages any more");
             }
             // Without a connection there is nobody to send to and nothing to close.
             Action::Send(_) | Action::Close { .. } => {}
-        }
-    }
-
-    /// Changes a session that has no connection, or is to lose it, does what it asks for, and remembers when it is due.
-    pub fn update(&self, mailbox: &Arc<Mailbox>, now: Instant, change: impl FnOnce(&mut Session)) {
-        let changed = self.change(mailbox, change);
-        self.finish(mailbox, changed, now);
-    }
-
-    fn change(&self, mailbox: &Mailbox, change: impl FnOnce(&mut Session)) -> Changed {
-        let mut slot = mailbox.lock();
-        // Taken before the lock is given back, as everywhere: actions never wait for whoever comes next.
-        let mut actions = VecDeque::new();
-        let mut wakes = Wakes::default();
-        slot.session.swap_actions(&mut actions);
-        mailbox.change(&mut slot, wakes.changes(), change);
-        slot.session.swap_actions(&mut actions);
-        if slot.session.link().is_none() {
-            wakes.add(slot.waker.take());
-            slot.presence = None;
-        }
-        Changed { actions, wakes, recorded: slot.recorded }
-    }
-
-    fn finish(&self, mailbox: &Arc<Mailbox>, changed: Changed, now: Instant) {
-        let Changed { actions, mut wakes, .. } = changed;
-        wakes.wake();
-        for action in actions {
-            self.apply(mailbox, action, now, &mut wakes);
-        }
-        self.watch(mailbox);
-    }
-
-    /// Remembers when a session without a connection is due.
-    pub fn watch(&self, mailbox: &Arc<Mailbox>) {
-        if let Some(deadline) = mailbox.deadline() {
-            self.expiry.watch(mailbox, deadline);
-        }
-    }
-
-    /// Sessions whose will is due or that have expired.
-    pub fn expire(&self, now: Instant) {
-        for mailbox in self.expiry.due(now) {
-            self.update(&mailbox, now, |session| {
-                // It may have come back meanwhile; then its connection keeps its time.
-                if session.link().is_none() {
-                    session.handle_timeout(now);
-                    self.counters.expired.fetch_add(u64::from(session.is_ended()), Ordering::Relaxed);
-                }
-            });
         }
     }
 
@@ -487,32 +437,6 @@ impl Broker {
         self.counters.sent_away.fetch_add(u64::try_from(found).unwrap_or(u64::MAX), Ordering::Relaxed);
         tracing::debug!(lb = %mailbox.client_id(), asked = addresses.len(), found, "clients are to use another server");
     }
-
-    /// An operator closes a client's connection, and ends its session too if `ends_session`. Whether there was anything of
-    /// that to close or end.
-    pub fn kick(&self, mailbox: &Arc<Mailbox>, text: Option<Box<str>>, ends_session: bool, now: Instant) -> bool {
-        let (is_connected, is_over) = {
-            let slot = mailbox.lock();
-            (slot.session.link().is_some(), slot.session.is_ended())
-        };
-        if is_connected {
-            mailbox.close(Closing { reason: ReasonCode::AdministrativeAction, text, ends_session });
-        } else if ends_session && !is_over {
-            self.end(mailbox, now);
-        }
-        is_connected || (ends_session && !is_over)
-    }
-
-    fn end(&self, mailbox: &Arc<Mailbox>, now: Instant) {
-        self.update(mailbox, now, |session| session.handle_end(now));
-    }
-}
-
-/// A session's change, and what it asks for.
-struct Changed {
-    actions: VecDeque<Action>,
-    wakes: Wakes,
-    recorded: Position,
 }
 
 /// What sessions ask of the store.
@@ -557,6 +481,7 @@ fn random_client_id() -> Option<Text> {
     Text::new(&format!("evermq-{:016x}{:016x}", random(), random())).ok()
 }
 
+mod change;
 mod checkpoint;
 mod recover;
 mod reloaded;

@@ -21,8 +21,10 @@ use evermq_store::{
 use crate::message::{Delivery, Origin, Shared};
 use crate::session::{Change, DueWill, Session, Subscription, Will};
 
+mod leaving;
 mod wills;
 
+use leaving::Leaving;
 use wills::Wills;
 
 /// The store, and the time as it has it.
@@ -33,6 +35,8 @@ pub struct Journal {
     started: (Instant, WallTime),
     /// Wills that are going out.
     wills: Wills,
+    /// Sessions that are over and whose messages have no other holder yet.
+    leaving: Leaving,
 }
 
 /// Whose session it is that is written down.
@@ -48,7 +52,7 @@ impl Journal {
     /// A journal in `store`; `now` and `wall` are the same moment.
     #[must_use]
     pub fn new(store: Arc<Store>, now: Instant, wall: WallTime) -> Arc<Self> {
-        Arc::new(Self { store, started: (now, wall), wills: Wills::default() })
+        Arc::new(Self { store, started: (now, wall), wills: Wills::default(), leaving: Leaving::default() })
     }
 
     /// The store.
@@ -166,6 +170,23 @@ impl Journal {
         self.wills.refresh(&self.store, before);
     }
 
+    /// Whether messages of this session, which is over, are still to find other holders.
+    #[must_use]
+    pub fn is_leaving(&self, key: u64) -> bool {
+        self.leaving.has(key)
+    }
+
+    /// Whether there is any such session: what the store has of it is needed.
+    #[must_use]
+    pub fn has_leaving(&self) -> bool {
+        self.leaving.has_any()
+    }
+
+    /// Writes down that the session is over: its messages have other holders, or there is nobody for them.
+    pub fn record_left(&self, key: u64) -> Position {
+        self.leaving.end(&self.store, key)
+    }
+
     /// Ready when nothing will be durable any more, with the reason.
     pub fn poll_failure(&self, cx: &Context<'_>) -> Poll<String> {
         let failed = || self.store.status() == Status::Failed;
@@ -205,6 +226,7 @@ impl Journal {
             Change::State => Record::Session(self.state(owner, of)),
             Change::WillDue(ref will) => return self.wills.begin(&self.store, session, will),
             Change::End => Record::SessionEnd { session },
+            Change::Leaving => return self.leaving.begin(session),
             Change::Subscribe(ref filter, ref subscription) => Record::Subscribe {
                 session,
                 filter: filter.as_str().into(),
@@ -215,6 +237,10 @@ impl Journal {
             Change::Enqueue(ref delivery) => match self.waiting(delivery) {
                 Some(waiting) => Record::Enqueue { session, waiting },
                 // It cannot be written, so it waits in memory only.
+                None => return Position::default(),
+            },
+            Change::Moved(ref delivery, giver) => match self.waiting(delivery) {
+                Some(waiting) => Record::Moved { from: SessionId(giver), session, waiting },
                 None => return Position::default(),
             },
             Change::Sent(ref shared, packet_id) => match shared.handle() {

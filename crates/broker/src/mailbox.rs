@@ -11,11 +11,15 @@ use evermq_store::{Position, SegmentId};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::journal::{Journal, Owner};
-use crate::message::{Delivery, Origin, Shared};
+use crate::message::Delivery;
 use crate::presence::Presence;
 use crate::session::connect::Granted;
 use crate::session::{Action, Change, Delivered, Limits, LinkId, Session};
 use crate::share::Room;
+
+mod wakes;
+
+pub use wakes::Wakes;
 
 static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
 
@@ -68,21 +72,6 @@ impl From<ReasonCode> for Closing {
     fn from(reason: ReasonCode) -> Self {
         Self { reason, text: None, ends_session: false }
     }
-}
-
-/// What a batch of messages leads to.
-#[derive(Debug, Default)]
-pub struct Wakes {
-    /// Connections to wake when it is done: they then find all of it at once, and the lock is free.
-    wakers: Vec<Waker>,
-    /// How far the store has to be before anything of the batch may be acknowledged.
-    recorded: Position,
-    /// Lent to sessions.
-    changes: Vec<Change>,
-    /// The message on its way, if its origin matters.
-    origin: Option<Arc<Origin>>,
-    /// Lent to the router.
-    messages: Vec<Arc<Shared>>,
 }
 
 impl Mailbox {
@@ -284,7 +273,14 @@ impl Mailbox {
         if delivery.qos == QoS::AtMostOnce || !slot.session.is_durable() {
             return deliver(&mut slot.session, delivery);
         }
-        let delivered = self.change(slot, &mut wakes.changes, |session| deliver(session, delivery));
+        let giver = wakes.giver();
+        let delivered = self.change(slot, wakes.changes(), |session| {
+            let delivered = deliver(session, delivery);
+            if let Some(giver) = giver {
+                session.note_moved(giver);
+            }
+            delivered
+        });
         wakes.rely_on(slot.recorded);
         delivered
     }
@@ -320,82 +316,5 @@ impl Mailbox {
     pub fn deadline(&self) -> Option<Instant> {
         let slot = self.slot.lock();
         if slot.session.link().is_some() { None } else { slot.session.poll_timeout() }
-    }
-}
-
-impl Wakes {
-    /// Remembers a connection that sleeps.
-    pub fn add(&mut self, waker: Option<Waker>) {
-        self.wakers.extend(waker);
-    }
-
-    /// Nothing of the batch may be acknowledged before the store is so far.
-    pub fn rely_on(&mut self, recorded: Position) {
-        self.recorded = self.recorded.max(recorded);
-    }
-
-    /// How far it has to be for what came so far.
-    #[must_use]
-    pub fn recorded(&self) -> Position {
-        self.recorded
-    }
-
-    /// The batch is over; how far the store has to be for it.
-    pub fn take_recorded(&mut self) -> Position {
-        std::mem::take(&mut self.recorded)
-    }
-
-    /// A message of that origin is on its way.
-    pub fn begin(&mut self, origin: Option<Arc<Origin>>) {
-        self.complete();
-        self.origin = origin;
-    }
-
-    /// The origin of the message on its way, if it matters.
-    #[must_use]
-    pub fn origin(&self) -> Option<Arc<Origin>> {
-        self.origin.clone()
-    }
-
-    /// It has arrived everywhere, and its sender's session says so too.
-    pub fn complete(&mut self) {
-        self.complete_at(self.recorded);
-    }
-
-    /// The same, and the store has all of that when it is at `at`.
-    pub fn complete_at(&mut self, at: Position) {
-        if let Some(origin) = self.origin.take() {
-            origin.complete(at);
-        }
-    }
-
-    /// The buffer for a session's changes.
-    pub fn changes(&mut self) -> &mut Vec<Change> {
-        &mut self.changes
-    }
-
-    /// The buffer for messages that go to the same subscribers. It is empty.
-    pub fn take_messages(&mut self) -> Vec<Arc<Shared>> {
-        std::mem::take(&mut self.messages)
-    }
-
-    /// Takes it back.
-    pub fn return_messages(&mut self, mut messages: Vec<Arc<Shared>>) {
-        messages.clear();
-        self.messages = messages;
-    }
-
-    /// Wakes them all.
-    pub fn wake(&mut self) {
-        self.complete();
-        for waker in self.wakers.drain(..) {
-            waker.wake();
-        }
-    }
-}
-
-impl Drop for Wakes {
-    fn drop(&mut self) {
-        self.wake();
     }
 }

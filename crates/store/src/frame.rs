@@ -44,11 +44,12 @@ pub enum Kind {
     Applied = 19,
     WillDue = 20,
     WillSent = 21,
+    Moved = 22,
 }
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Session,
         Self::SessionEnd,
         Self::Subscribe,
@@ -70,6 +71,7 @@ impl Kind {
         Self::Applied,
         Self::WillDue,
         Self::WillSent,
+        Self::Moved,
     ];
 
     fn from_u8(number: u8) -> Option<Self> {
@@ -101,6 +103,7 @@ impl fmt::Display for Kind {
             Self::Applied => "applied",
             Self::WillDue => "will_due",
             Self::WillSent => "will_sent",
+            Self::Moved => "moved",
         })
     }
 }
@@ -206,7 +209,7 @@ mod tests {
             assert_eq!(*kind as usize, index + 1);
             assert_eq!(Kind::from_u8(*kind as u8), Some(*kind));
         }
-        assert_eq!((Kind::from_u8(0), Kind::from_u8(22)), (None, None));
+        assert_eq!((Kind::from_u8(0), Kind::from_u8(23)), (None, None));
     }
 
     #[test]

@@ -66,6 +66,16 @@ pub enum Record<'a> {
         /// The message.
         waiting: Waiting<'a>,
     },
+    /// A message of a shared subscription waits for this session and no longer for another one, which is about to end: one
+    /// record, so that it is never with neither and never with both.
+    Moved {
+        /// The one that had it, waiting or sent.
+        from: SessionId,
+        /// The session.
+        session: SessionId,
+        /// The message.
+        waiting: Waiting<'a>,
+    },
     /// A message that waited is on its way: the first entry of `message` leaves the queue.
     Sent {
         /// The session.

@@ -4,7 +4,7 @@
 //! are dead. Which are needed is known at the end; only those are read again.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use evermq_mqtt::QoS;
@@ -16,9 +16,11 @@ use crate::record::{
 };
 
 mod mesh;
+mod names;
 
 pub use mesh::Applied;
 pub(crate) use mesh::MeshOutcome;
+pub(crate) use names::{NumberHasher, Origins};
 
 /// No packet identifier: those are above 0.
 const OF_WILL: u16 = 0;
@@ -202,6 +204,7 @@ impl Replay {
             Record::Enqueue { session, waiting } => {
                 self.with(session, |session| session.waiting.push_back(QueuedCopy::of(waiting)));
             }
+            Record::Moved { from, session, waiting } => self.moved(from, session, waiting),
             Record::Sent { session, message, packet_id } => self.with(session, |session| {
                 if let Some(copy) = session.take_waiting(message) {
                     session.inflight.push_back((packet_id, Some(copy)));
@@ -231,6 +234,11 @@ impl Replay {
                 self.with(session, |session| session.received.retain(|id| *id != packet_id));
             }
         }
+    }
+
+    fn moved(&mut self, from: SessionId, to: SessionId, waiting: Waiting<'_>) {
+        self.with(from, |giver| giver.gives(waiting.message));
+        self.with(to, |session| session.waiting.push_back(QueuedCopy::of(waiting)));
     }
 
     fn with(&mut self, session: SessionId, change: impl FnOnce(&mut Session)) {
@@ -332,6 +340,15 @@ impl Session {
         }
     }
 
+    /// In the order in which it gives them back: first what was sent.
+    fn gives(&mut self, message: MessageId) {
+        let is_sent = |(_, copy): &(u16, Option<QueuedCopy>)| copy.as_ref().is_some_and(|copy| copy.message == message);
+        match self.inflight.iter().position(is_sent) {
+            Some(index) => drop(self.inflight.remove(index)),
+            None => drop(self.take_waiting(message)),
+        }
+    }
+
     fn take_waiting(&mut self, message: MessageId) -> Option<QueuedCopy> {
         let index = self.waiting.iter().position(|copy| copy.message == message)?;
         self.waiting.remove(index)
@@ -359,43 +376,6 @@ fn owned_state(state: SessionState<'_>) -> SessionState<'static> {
         will,
         connected: state.connected,
         at: state.at,
-    }
-}
-
-/// Names of brokers, each once: there are few.
-#[derive(Debug, Default)]
-pub(crate) struct Origins(Vec<Arc<str>>);
-
-impl Origins {
-    /// The name, shared.
-    pub(crate) fn shared(&mut self, name: &str) -> Arc<str> {
-        if let Some(origin) = self.0.iter().find(|origin| ***origin == *name) {
-            return Arc::clone(origin);
-        }
-        let origin = Arc::<str>::from(name);
-        self.0.push(Arc::clone(&origin));
-        origin
-    }
-}
-
-/// For numbers that this program gave out itself: nobody can choose them so that they collide.
-#[derive(Debug, Default)]
-pub(crate) struct NumberHasher(u64);
-
-impl Hasher for NumberHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64((*byte).into());
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // Fibonacci hashing: consecutive numbers get far apart in the upper bits, where tables look.
-        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(26);
     }
 }
 

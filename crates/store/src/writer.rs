@@ -287,8 +287,7 @@ impl Writer {
         };
         let made = {
             let mut space = log.space.lock();
-            let moves = log.is_moving.load(Ordering::Acquire);
-            let made = space.make(segment, &header.encode(), moves);
+            let made = space.make(segment, &header.encode(), log.is_moving.load(Ordering::Acquire));
             log.note(&space);
             made.map_err(|error| Failure::of("add a file to", error))?
         };

@@ -296,10 +296,10 @@ impl World {
         match change {
             // A will that is due is its own no longer.
             Change::Begin | Change::State | Change::WillDue(_) => {}
-            Change::End => self.kept = None,
+            Change::End | Change::Leaving => self.kept = None,
             Change::Subscribe(filter, subscription) => drop(kept.subscriptions.insert(filter, subscription)),
             Change::Unsubscribe(filter) => drop(kept.subscriptions.remove(&filter)),
-            Change::Enqueue(delivery) => kept.waiting.push_back(number(&delivery.message)),
+            Change::Enqueue(delivery) | Change::Moved(delivery, _) => kept.waiting.push_back(number(&delivery.message)),
             Change::Sent(message, id) => {
                 kept.leave(&message);
                 kept.inflight.insert(id, Some(number(&message)));

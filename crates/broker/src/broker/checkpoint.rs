@@ -42,7 +42,8 @@ impl Live for Checkpoint {
                 checkpoint_session(&mailbox, journal, before, store);
             }
         }
-        true
+        // A session that is leaving was passed over, and the store is to have it until its messages have other holders.
+        !journal.has_leaving()
     }
 }
 

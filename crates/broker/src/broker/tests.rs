@@ -14,6 +14,8 @@ use super::*;
 use crate::backbone::Relief;
 use crate::session::Transmit;
 
+mod leaving;
+
 /// A mesh that keeps what it is given, and is as far behind as the test says.
 #[derive(Debug)]
 pub(crate) struct FakeMesh {

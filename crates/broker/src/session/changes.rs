@@ -22,12 +22,18 @@ pub enum Change {
     WillDue(Arc<DueWill>),
     /// It is over, or ends with its connection from now on.
     End,
+    /// It is over, and others are to have messages of it before the store is told so ([`Journal::record_left`]).
+    ///
+    /// [`Journal::record_left`]: crate::journal::Journal::record_left
+    Leaving,
     /// A subscription was made or replaced.
     Subscribe(TopicFilter, Subscription),
     /// A subscription was removed.
     Unsubscribe(TopicFilter),
     /// A message of QoS 1 or 2 waits.
     Enqueue(Delivery),
+    /// The same; it was with the session of this number, which is leaving.
+    Moved(Delivery, u64),
     /// It waits no longer, but is on its way under this identifier.
     Sent(Arc<Shared>, PacketId),
     /// It waits no longer, and will not be sent.
@@ -98,9 +104,18 @@ impl Session {
         }
     }
 
-    /// It is over.
-    pub(super) fn note_end(&mut self) {
-        self.note(Change::End);
+    /// It is over; `leaves` if others are to have messages of it.
+    pub(super) fn note_end(&mut self, leaves: bool) {
+        self.note(if leaves { Change::Leaving } else { Change::End });
         self.durable = false;
+    }
+
+    /// What was noted to wait since changes were last taken was with the session `giver` before.
+    pub fn note_moved(&mut self, giver: u64) {
+        for change in &mut self.changes {
+            if let Change::Enqueue(delivery) = change {
+                *change = Change::Moved(delivery.clone(), giver);
+            }
+        }
     }
 }

@@ -19,6 +19,7 @@
 //! | [`queue`], [`inflight`] | what waits, what is out |
 //! | [`budget`] | room for all queues together |
 //! | `link` | the present connection |
+//! | `ends` | the end of a connection, and of the session |
 //! | `permits` | what the client may have, and messages that it may not have any more |
 //! | `will` | wills, and that each goes out once |
 //! | [`changes`], [`recover`] | what the store is to know, and a session out of it |
@@ -31,6 +32,7 @@ pub mod budget;
 pub mod changes;
 pub mod connect;
 mod deliver;
+mod ends;
 pub mod inflight;
 mod limits;
 mod link;
@@ -467,52 +469,6 @@ impl Session {
         }
         self.actions.push_back(Action::Close { reason, text });
         self.detach(with_will, now);
-    }
-
-    /// The connection has ended.
-    fn detach(&mut self, with_will: bool, now: Instant) {
-        if !matches!(self.state, State::Connected(_)) {
-            return;
-        }
-        if !with_will {
-            self.will = None;
-        }
-        if self.expiry.is_zero() {
-            return self.end();
-        }
-        // §3.1.3.2.2: the will goes out when its delay has passed or the session ends, whichever is first.
-        let mut will_at = None;
-        if let Some(will) = self.will.take() {
-            if will.delay.is_zero() {
-                self.send_will(*will);
-            } else {
-                will_at = now.checked_add(will.delay.min(self.expiry));
-                self.will = Some(will);
-            }
-        }
-        self.queue.clear_qos0();
-        self.queue.detach();
-        self.inflight.detach();
-        self.state = State::Detached { will_at, expires_at: now.checked_add(self.expiry) };
-        self.note(Change::State);
-    }
-
-    fn end(&mut self) {
-        if let Some(will) = self.will.take() {
-            self.send_will(*will);
-        }
-        let filters = std::mem::take(&mut self.subscriptions).into_keys().collect();
-        self.actions.push_back(Action::End { filters });
-        let mut returned = self.inflight.take_shared();
-        returned.extend(self.queue.take_shared());
-        if !returned.is_empty() {
-            self.actions.push_back(Action::GiveBack(Returned(returned)));
-        }
-        self.queue = Queue::new(Arc::clone(&self.limits.budget));
-        self.inflight = Inflight::default();
-        self.received = BTreeMap::new();
-        self.state = State::Ended;
-        self.note_end();
     }
 }
 

@@ -56,6 +56,9 @@ fn record_fields(record: &Record<'_>) -> Value {
         }
         Record::Unsubscribe { session, filter } => json!({ "session": session.0, "filter": filter }),
         Record::Enqueue { session, waiting } => json!({ "session": session.0, "waiting": waiting_fields(waiting) }),
+        Record::Moved { from, session, waiting } => {
+            json!({ "from": from.0, "session": session.0, "waiting": waiting_fields(waiting) })
+        }
         Record::Sent { session, message, packet_id } => {
             json!({ "session": session.0, "message": message.0, "packet_id": packet_id })
         }

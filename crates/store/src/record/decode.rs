@@ -42,7 +42,8 @@ pub(crate) fn decode(kind: Kind, bytes: &[u8]) -> Result<Entry<'_>, DecodeError>
         | Kind::PeerCursor
         | Kind::Applied
         | Kind::WillDue
-        | Kind::WillSent => Entry::Record(record(kind, &mut reader)?),
+        | Kind::WillSent
+        | Kind::Moved => Entry::Record(record(kind, &mut reader)?),
     };
     reader.finish()?;
     Ok(entry)
@@ -80,6 +81,10 @@ fn record<'a>(kind: Kind, reader: &mut Reader<'a>) -> Result<Record<'a>, DecodeE
         }
         Kind::Unsubscribe => Record::Unsubscribe { session, filter: text(reader)? },
         Kind::Enqueue => Record::Enqueue { session, waiting: waiting(reader)? },
+        Kind::Moved => {
+            let to = SessionId(reader.number()?);
+            Record::Moved { from: session, session: to, waiting: waiting(reader)? }
+        }
         Kind::Sent => Record::Sent { session, message: MessageId(reader.number()?), packet_id: packet_id(reader)? },
         Kind::Released => Record::Released { session, packet_id: packet_id(reader)? },
         Kind::Done => Record::Done { session, packet_id: packet_id(reader)? },

@@ -46,6 +46,12 @@ pub(crate) fn encode(record: &Record<'_>, out: &mut BytesMut) -> Kind {
             put_waiting(out, waiting);
             Kind::Enqueue
         }
+        Record::Moved { from, session, waiting } => {
+            put_number(out, from.0);
+            put_number(out, session.0);
+            put_waiting(out, waiting);
+            Kind::Moved
+        }
         Record::Sent { session, message, packet_id } => {
             put_number(out, session.0);
             put_number(out, message.0);

@@ -94,6 +94,11 @@ pub(crate) fn record() -> impl Strategy<Value = Record<'static>> {
         }),
         (session_id(), text()).prop_map(|(session, filter)| Record::Unsubscribe { session, filter }),
         (session_id(), waiting()).prop_map(|(session, waiting)| Record::Enqueue { session, waiting }),
+        (session_id(), session_id(), waiting()).prop_map(|(from, session, waiting)| Record::Moved {
+            from,
+            session,
+            waiting
+        }),
         (session_id(), message_id(), id()).prop_map(|(session, message, packet_id)| Record::Sent {
             session,
             message,

@@ -76,6 +76,23 @@ fn a_message_that_waits_twice_leaves_once_each_time() {
 }
 
 #[test]
+fn a_message_that_moves_is_with_one_session_only() {
+    const B: SessionId = SessionId(2);
+    let moved = |message| {
+        let waiting =
+            Waiting { message: MessageId(message), qos: QoS::AtLeastOnce, retain: false, ids: Cow::Owned(Vec::new()) };
+        Record::Moved { from: A, session: B, waiting }
+    };
+    let mut log = with_session();
+    log.record(Record::Session(state(B, "b"))).message(7, "t", |_| {}).message(8, "t", |_| {}).message(9, "t", |_| {});
+    log.waits_for(7).waits_for(8).waits_for(9);
+    log.record(Record::Sent { session: A, message: MessageId(7), packet_id: 1 });
+    let outcome = log.record(moved(7)).record(moved(9)).finish();
+    let waiting = |index: usize| outcome.sessions[index].waiting.iter().map(|copy| copy.message.0).collect::<Vec<_>>();
+    assert_eq!((waiting(0), outcome.sessions[0].inflight.len(), waiting(1)), (vec![8], 0, vec![7, 9]));
+}
+
+#[test]
 fn qos_2_from_a_client_counts_when_it_is_complete() {
     let from = Some(Source::Client { session: A, packet_id: 5 });
     let received = |packet_id| Record::Received { session: A, packet_id };

@@ -138,6 +138,8 @@ impl World {
                 Change::Received(id) => Record::Received(id),
                 Change::ReceivedDone(id) => Record::ReceivedDone(id),
                 other @ (Change::End
+                | Change::Leaving
+                | Change::Moved(..)
                 | Change::WillDue(_)
                 | Change::Subscribe(..)
                 | Change::Unsubscribe(_)
