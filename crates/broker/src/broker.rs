@@ -225,6 +225,11 @@ impl Broker {
             if present.is_some_and(|present| !present.is_of(granted.user.as_deref())) {
                 return Err(ReasonCode::ClientIdentifierNotValid);
             }
+            let is_lasting = present.is_some_and(|present| present.lock().session.is_lasting());
+            if !granted.expiry.is_zero() && (clean_start || !is_lasting) {
+                let place = limits.lasting.take(is_lasting).ok_or(ReasonCode::QuotaExceeded)?;
+                granted.place = Some(Arc::new(place));
+            }
             if let Some(present) = present.filter(|_| !clean_start)
                 && let Some(resumed) = present.resume(&granted, now, &mut actions)
             {

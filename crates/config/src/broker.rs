@@ -31,6 +31,8 @@ pub struct Broker {
     pub max_queued_bytes: usize,
     /// `max_queued_total`: the same bytes in all sessions, a message that waits in several counted in each.
     pub max_queued_total: usize,
+    /// `max_sessions`: sessions that outlive their connections, of clients that are connected or away.
+    pub max_sessions: usize,
     /// `max_session_expiry`: a session without a connection is forgotten after this, or earlier if its client asked so.
     pub max_session_expiry: Duration,
     /// `max_keep_alive`: longest keep alive that is granted; zero for no limit.

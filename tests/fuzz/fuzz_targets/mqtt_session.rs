@@ -14,6 +14,7 @@ use evermq_broker::message::{Delivery, Shared};
 use evermq_broker::session::budget::Budget;
 use evermq_broker::session::changes::Change;
 use evermq_broker::session::connect::{self, Granted};
+use evermq_broker::session::lasting::Lasting;
 use evermq_broker::session::{Action, Durability, Durable, Limits, LinkId, Session, Subscription, Transmit};
 use evermq_mqtt::codec::{self, DecodeError};
 use evermq_mqtt::packet::{Ack, Connect, Will};
@@ -108,6 +109,7 @@ impl World {
             max_topic_alias: 3,
             max_retained_messages: 5,
             budget: Arc::new(Budget::new(BUDGET)),
+            lasting: Arc::new(Lasting::new(1)),
             durability: Durability::new(Arc::new(Store)),
         });
         let session = Session::new(Arc::clone(&limits));

@@ -24,7 +24,9 @@ impl Broker {
     pub fn set_limits(&self, limits: Limits) {
         let before = self.limits();
         before.budget.set_max(limits.budget.max());
-        let limits = Limits { budget: Arc::clone(&before.budget), durability: before.durability.clone(), ..limits };
+        before.lasting.set_max(limits.lasting.max());
+        let (budget, lasting) = (Arc::clone(&before.budget), Arc::clone(&before.lasting));
+        let limits = Limits { budget, lasting, durability: before.durability.clone(), ..limits };
         self.limits.store(Arc::new(limits.clone()));
         // Many sessions share one set of bounds, and are to go on to do so.
         let mut made: HashMap<usize, Arc<Limits>> = HashMap::new();

@@ -103,6 +103,7 @@ pub(crate) fn limits() -> Limits {
         max_topic_alias: 10,
         max_retained_messages: 10,
         budget: Arc::new(crate::session::budget::Budget::new(1 << 20)),
+        lasting: Arc::new(crate::session::lasting::Lasting::new(1000)),
         durability: crate::session::Durability::default(),
     }
 }

@@ -139,7 +139,7 @@ fn told(broker: &Broker) -> impl PartialEq {
 
 fn limits(broker: &Broker) -> impl PartialEq {
     (
-        (broker.max_topic_levels, broker.max_subscriptions),
+        (broker.max_topic_levels, broker.max_subscriptions, broker.max_sessions),
         (broker.max_queued_messages, broker.max_queued_bytes, broker.max_queued_total),
         (broker.max_retained_messages, broker.max_retained_bytes),
     )
@@ -214,6 +214,7 @@ mod tests {
             |c| c.broker.max_queued_messages += 1,
             |c| c.broker.max_queued_bytes += 1,
             |c| c.broker.max_queued_total += 1,
+            |c| c.broker.max_sessions += 1,
             |c| c.broker.max_session_expiry += Duration::from_secs(1),
             |c| c.broker.max_keep_alive += Duration::from_secs(1),
             |c| c.broker.max_subscriptions += 1,
@@ -273,6 +274,7 @@ mod tests {
             max_queued_messages: _,
             max_queued_bytes: _,
             max_queued_total: _,
+            max_sessions: _,
             max_session_expiry: _,
             max_keep_alive: _,
             max_subscriptions: _,

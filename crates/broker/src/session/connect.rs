@@ -9,6 +9,7 @@ use evermq_mqtt::packet::{ConnAck, Connect};
 use evermq_mqtt::properties::ConnAckProperties;
 use evermq_mqtt::{Packet, Publish, ReasonCode, Text, Version};
 
+use super::lasting::LastingPlace;
 use super::{Limits, LinkId, Will};
 use crate::auth::{Client, Login};
 use crate::authentication::Authenticated;
@@ -35,6 +36,8 @@ pub struct Granted {
     pub keep_alive: Duration,
     /// How long the session outlives the connection.
     pub expiry: Duration,
+    /// Its place among the sessions that do, if it has none yet.
+    pub place: Option<Arc<LastingPlace>>,
     /// The CONNECT asked for a session that ends with the connection.
     pub ends_with_connection: bool,
     /// The will.
@@ -121,6 +124,7 @@ impl Granted {
             version: connect.version,
             keep_alive,
             expiry,
+            place: None,
             ends_with_connection: wanted_expiry.is_zero(),
             receive_maximum: asked.receive_maximum.unwrap_or(u16::MAX).min(limits.max_inflight),
             max_packet_size: asked.maximum_packet_size.unwrap_or(u32::MAX),

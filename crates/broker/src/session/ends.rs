@@ -53,6 +53,7 @@ impl Session {
         self.queue = Queue::new(Arc::clone(&self.limits.budget));
         self.inflight = Inflight::default();
         self.received = BTreeMap::new();
+        self.place = None;
         self.state = State::Ended;
         self.note_end(leaves);
     }

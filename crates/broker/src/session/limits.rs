@@ -8,6 +8,7 @@ use evermq_mqtt::Publish;
 
 use super::Session;
 use super::budget::Budget;
+use super::lasting::Lasting;
 use super::queue::Bounds;
 
 /// Bounds that hold for every session.
@@ -35,6 +36,8 @@ pub struct Limits {
     pub max_retained_messages: usize,
     /// Room for what waits in all sessions.
     pub budget: Arc<Budget>,
+    /// Places of the sessions that outlive their connections.
+    pub lasting: Arc<Lasting>,
     /// What outlives the process.
     pub durability: Durability,
 }
@@ -99,6 +102,7 @@ impl Limits {
             max_topic_alias: broker.max_topic_alias,
             max_retained_messages: broker.max_retained_messages,
             budget: Arc::new(Budget::new(broker.max_queued_total)),
+            lasting: Arc::new(Lasting::new(broker.max_sessions)),
             durability: Durability::default(),
         }
     }

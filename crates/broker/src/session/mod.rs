@@ -18,6 +18,7 @@
 //! | `deliver` | messages to the client: waiting, sending, resending, acknowledgements |
 //! | [`queue`], [`inflight`] | what waits, what is out |
 //! | [`budget`] | room for all queues together |
+//! | [`lasting`] | how many outlive their connections |
 //! | `link` | the present connection |
 //! | `ends` | the end of a connection, and of the session |
 //! | `permits` | what the client may have, and messages that it may not have any more |
@@ -34,6 +35,7 @@ pub mod connect;
 mod deliver;
 mod ends;
 pub mod inflight;
+pub mod lasting;
 mod limits;
 mod link;
 mod permits;
@@ -61,6 +63,7 @@ pub use changes::Change;
 use connect::Granted;
 pub use deliver::{Delivered, Transmit};
 use inflight::Inflight;
+use lasting::LastingPlace;
 pub use limits::{Durability, Durable, Limits};
 use link::Link;
 pub(crate) use publish::is_reserved;
@@ -149,6 +152,8 @@ pub struct Session {
     fresh: bool,
     /// How long it outlives a connection.
     expiry: Duration,
+    /// Among the sessions that do, as long as it does.
+    place: Option<Arc<LastingPlace>>,
     will: Option<Box<Will>>,
     subscriptions: BTreeMap<TopicFilter, Subscription>,
     queue: Queue,
@@ -182,6 +187,7 @@ impl Session {
             state: State::Detached { will_at: None, expires_at: None },
             fresh: true,
             expiry: Duration::ZERO,
+            place: None,
             will: None,
             subscriptions: BTreeMap::new(),
             inflight: Inflight::default(),
@@ -207,6 +213,7 @@ impl Session {
         }
         let session_present = !std::mem::replace(&mut self.fresh, false);
         self.expiry = granted.expiry;
+        self.place = granted.place.or(self.place.take()).filter(|_| !granted.expiry.is_zero());
         let rules_changed = !self.has_permits(granted.permits.as_ref());
         self.permits = granted.permits;
         if let Some(limits) = granted.limits {
@@ -357,6 +364,12 @@ impl Session {
     #[must_use]
     pub fn expiry(&self) -> Duration {
         self.expiry
+    }
+
+    /// Whether it has a place among those that outlive their connections.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        self.place.is_some()
     }
 
     /// What it is subscribed to.

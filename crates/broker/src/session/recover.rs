@@ -43,6 +43,7 @@ impl Session {
         session.durable = true;
         session.user = saved.user;
         session.expiry = saved.expiry;
+        session.place = Some(Arc::new(session.limits.lasting.force()));
         session.subscriptions = saved.subscriptions.into_iter().collect();
         for delivery in saved.waiting.into_iter().filter(|delivery| delivery.qos > QoS::AtMostOnce) {
             session.queue.restore(delivery);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use evermq_mqtt::packet::{Connect, SubscriptionOptions};
+use evermq_mqtt::packet::{Connect, Disconnect, SubscriptionOptions};
 use evermq_mqtt::{Packet, QoS, ReasonCode, Version, codec};
 
 use crate::client::{Client, connect, message, resume};
@@ -79,6 +79,31 @@ fn subscriptions_of_one_session() {
     assert_eq!(client.subscribe("1/2/3/4/5/6/7/8/9", options), ReasonCode::TopicFilterInvalid);
     assert_eq!(client.publish(message("1/2/3/4/5/6/7/8/9", "x"), QoS::AtLeastOnce), ReasonCode::TopicNameInvalid);
     assert_eq!(client.publish(message("1/2/3/4/5/6/7/8/9", "x"), QoS::ExactlyOnce), ReasonCode::TopicNameInvalid);
+}
+
+#[test]
+fn sessions_that_outlive_their_connections() {
+    let (_site, broker) = start_with(|config| config.max_sessions = 2);
+    let lasting = |id: &str, clean_start| {
+        let mut connect = Connect { clean_start, ..connect(id) };
+        connect.properties.session_expiry = Some(100);
+        Client::open(broker.plain, connect)
+    };
+    let reason = |id: &str| lasting(id, false).1.reason;
+    assert_eq!((reason("a"), reason("b")), (ReasonCode::Success, ReasonCode::Success));
+    assert_eq!(reason("c"), ReasonCode::QuotaExceeded);
+    // What ends with its connection is no session of that kind, and those that are there are taken up or replaced.
+    drop(broker.client("d"));
+    assert_eq!(reason("a"), ReasonCode::Success);
+    let (mut client, connack) = lasting("b", true);
+    assert_eq!(connack.reason, ReasonCode::Success);
+    assert_eq!(reason("c"), ReasonCode::QuotaExceeded);
+    // One that ends makes room.
+    let properties = evermq_mqtt::properties::DisconnectProperties { session_expiry: Some(0), ..Default::default() };
+    client
+        .send(&Packet::Disconnect(Disconnect { reason: ReasonCode::Success, properties: Some(Box::new(properties)) }));
+    broker.wait_for("the end of the session", |state| state["sessions"] == 1);
+    assert_eq!(reason("c"), ReasonCode::Success);
 }
 
 #[test]

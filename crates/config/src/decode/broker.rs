@@ -41,6 +41,7 @@ pub(super) fn broker(
         max_queued_messages: s.integer("max_queued_messages", 10_000, 1..=10_000_000),
         max_queued_bytes: size(s.size("max_queued_bytes", 16 << 20, 1 << 10..=64 << 30)),
         max_queued_total: size(s.size("max_queued_total", 4 << 30, 1 << 20..=1 << 40)),
+        max_sessions: s.integer("max_sessions", 100_000, 1..=10_000_000),
         max_session_expiry: s.duration("max_session_expiry", "7d", "0ms"..="3650d"),
         max_keep_alive: s.duration("max_keep_alive", "0s", "0s"..="65535s"),
         max_subscriptions: s.integer("max_subscriptions", 1_000, 1..=10_000_000),

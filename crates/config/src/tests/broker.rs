@@ -21,6 +21,7 @@ fn every_value_is_read() {
         max_publish_rate = 11
         max_publish_bytes = "12KiB"
         max_queued_total = "13MiB"
+        max_sessions = 15
         max_topic_alias = 0
         max_retained_bytes = "14MiB"
         sys_interval = "0s"
@@ -50,7 +51,7 @@ fn every_value_is_read() {
     };
     assert_eq!(broker.admission, admission);
     assert_eq!((broker.max_queued_total, broker.max_retained_bytes), (13 << 20, 14 << 20));
-    assert_eq!((broker.max_topic_alias, broker.sys_interval), (0, None));
+    assert_eq!((broker.max_topic_alias, broker.max_sessions, broker.sys_interval), (0, 15, None));
     assert_eq!(broker.metrics, "127.0.0.1:9114".parse().ok());
     let store = Store {
         path: PathBuf::from("/etc/evermq/store/broker1"),

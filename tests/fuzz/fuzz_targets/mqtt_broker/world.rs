@@ -17,6 +17,7 @@ use evermq_broker::mailbox::{Mailbox, Wakes};
 use evermq_broker::retained::Bounds;
 use evermq_broker::router::Router;
 use evermq_broker::session::budget::Budget;
+use evermq_broker::session::lasting::Lasting;
 use evermq_broker::session::{Action, Durability, Limits, LinkId};
 use evermq_mqtt::packet::{
     Ack, Connect, Disconnect, RetainHandling, Subscribe, SubscribeFilter, SubscriptionOptions, Unsubscribe, Will,
@@ -466,6 +467,7 @@ fn start(is_tight: bool, directory: Option<&Path>, mesh: &Arc<Mesh>, started: In
         max_topic_alias: 0,
         max_retained_messages: if is_tight { 3 } else { 1000 },
         budget: Arc::new(Budget::new(BUDGET[usize::from(is_tight)])),
+        lasting: Arc::new(Lasting::new(1000)),
         durability: Durability::default(),
     };
     let counters = Arc::new(Counters::default());
