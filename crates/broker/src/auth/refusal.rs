@@ -26,16 +26,14 @@ pub enum Refusal {
 pub(super) const REASONS: usize = 8;
 
 impl Refusal {
-    /// For the CONNACK: 0x86 and 0x87 (§3.2.2.2). Before MQTT 5.0 5: 4 is for malformed ones (3.1.1 §3.2.2.3), as is a user
-    /// name without a password.
+    /// For the CONNACK: 0x86 and 0x87 (§3.2.2.2). Before MQTT 5.0 5: 4 is for malformed ones (3.1.1 §3.2.2.3), which a user name
+    /// without a password is not.
     #[must_use]
     pub const fn reason(self, version: Version) -> ReasonCode {
         match (self, version) {
-            (Self::BadPassword | Self::Unchecked, Version::V5) | (Self::NoPassword, _) => {
-                ReasonCode::BadUserNameOrPassword
-            }
+            (Self::BadPassword | Self::NoPassword | Self::Unchecked, Version::V5) => ReasonCode::BadUserNameOrPassword,
             (Self::TooOften, _) => ReasonCode::ConnectionRateExceeded,
-            (Self::BadPassword | Self::Unchecked, Version::V3 | Version::V4)
+            (Self::BadPassword | Self::NoPassword | Self::Unchecked, Version::V3 | Version::V4)
             | (Self::Nobody | Self::Nameless | Self::Untold | Self::Revoked, _) => ReasonCode::NotAuthorized,
         }
     }

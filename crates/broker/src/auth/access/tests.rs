@@ -111,7 +111,8 @@ async fn passwords_are_asked_for_by_user_names() {
     }
     assert_eq!(Refusal::BadPassword.reason(Version::V5), ReasonCode::BadUserNameOrPassword);
     assert_eq!(Refusal::BadPassword.reason(Version::V4), ReasonCode::NotAuthorized);
-    assert_eq!(Refusal::NoPassword.reason(Version::V4).connect_return_code(), 4);
+    assert_eq!(Refusal::NoPassword.reason(Version::V5), ReasonCode::BadUserNameOrPassword);
+    assert_eq!(Refusal::NoPassword.reason(Version::V4).connect_return_code(), 5);
     assert_eq!(Refusal::TooOften.reason(Version::V4).connect_return_code(), 3);
 }
 
