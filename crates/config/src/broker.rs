@@ -182,6 +182,8 @@ pub struct Auth {
     pub password_file: Option<PathBuf>,
     /// `acl_file`: rules in mosquitto's format.
     pub acl_file: Option<PathBuf>,
+    /// `tell_denied`: a client of MQTT 5.0 is told that the rules deny what it asks for, and not only that it does not get it.
+    pub tell_denied: bool,
     /// `[[broker.acl]]`, in the file's order.
     pub rules: Vec<AclRule>,
     /// `crl`: lists of revoked certificates (PEM).

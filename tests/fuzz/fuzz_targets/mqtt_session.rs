@@ -107,6 +107,7 @@ impl World {
             max_subscriptions: 4,
             max_topic_levels: 4,
             max_topic_alias: 3,
+            denied: ReasonCode::NotAuthorized,
             max_retained_messages: 5,
             budget: Arc::new(Budget::new(BUDGET)),
             lasting: Arc::new(Lasting::new(1)),

@@ -101,6 +101,7 @@ pub(crate) fn limits() -> Limits {
         max_subscriptions: 10,
         max_topic_levels: 8,
         max_topic_alias: 10,
+        denied: evermq_mqtt::ReasonCode::NotAuthorized,
         max_retained_messages: 10,
         budget: Arc::new(crate::session::budget::Budget::new(1 << 20)),
         lasting: Arc::new(crate::session::lasting::Lasting::new(1000)),

@@ -19,7 +19,7 @@ const APPLIED: [(&str, Differs); 9] = [
     ("[broker.auth]", |old, new| {
         let settings = |broker: &Broker| {
             let auth = broker.auth.clone();
-            (auth.identity, auth.anonymous, auth.password_file, auth.acl_file, auth.crl)
+            (auth.identity, auth.anonymous, auth.password_file, auth.acl_file, auth.crl, auth.tell_denied)
         };
         settings(old) != settings(new)
     }),
@@ -237,6 +237,7 @@ mod tests {
             |c| c.broker.auth.password_file = Some("x".into()),
             |c| c.broker.auth.acl_file = Some("x".into()),
             |c| c.broker.auth.crl.push("x".into()),
+            |c| c.broker.auth.tell_denied = false,
             |c| {
                 c.broker.auth.rules.push(evermq_config::broker::AclRule {
                     users: Vec::new(),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evermq_mqtt::Publish;
+use evermq_mqtt::{Publish, ReasonCode};
 
 use super::Session;
 use super::budget::Budget;
@@ -32,6 +32,8 @@ pub struct Limits {
     pub max_topic_levels: usize,
     /// Topic aliases each way and connection; zero for none.
     pub max_topic_alias: u16,
+    /// What a client is told where the rules deny what it asks for.
+    pub denied: ReasonCode,
     /// Retained messages in all, and so the most that SUBSCRIBE can make wait for one session.
     pub max_retained_messages: usize,
     /// Room for what waits in all sessions.
@@ -100,6 +102,8 @@ impl Limits {
             max_subscriptions: broker.max_subscriptions,
             max_topic_levels: broker.max_topic_levels,
             max_topic_alias: broker.max_topic_alias,
+            // Both are allowed: §3.4.2.1, §3.5.2.1 and §3.9.3 have 0x80 for a server that does not wish to reveal the reason.
+            denied: if broker.auth.tell_denied { ReasonCode::NotAuthorized } else { ReasonCode::UnspecifiedError },
             max_retained_messages: broker.max_retained_messages,
             budget: Arc::new(Budget::new(broker.max_queued_total)),
             lasting: Arc::new(Lasting::new(broker.max_sessions)),

@@ -115,7 +115,10 @@ impl Session {
         if self.is_lb() && publish.topic.as_str() == cluster_topics::DISCONNECT {
             return None;
         }
+        if is_reserved(&publish.topic) {
+            return Some(ReasonCode::NotAuthorized);
+        }
         let may = self.permits.as_ref().is_none_or(|permits| permits.may_publish(&publish.topic));
-        (is_reserved(&publish.topic) || !may).then_some(ReasonCode::NotAuthorized)
+        (!may).then_some(self.limits.denied)
     }
 }

@@ -86,7 +86,7 @@ impl Session {
             return Some(ReasonCode::TopicFilterInvalid);
         }
         if self.permits.as_ref().is_some_and(|permits| !permits.may_subscribe(filter)) {
-            return Some(ReasonCode::NotAuthorized);
+            return Some(self.limits.denied);
         }
         if self.durable && self.limits.durability.is_full() {
             return Some(ReasonCode::QuotaExceeded);

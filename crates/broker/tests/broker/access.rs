@@ -149,6 +149,27 @@ fn rules_hold_for_publishing_subscribing_and_what_comes() {
 }
 
 #[test]
+fn a_client_need_not_be_told_that_it_is_for_the_rules() {
+    let (_site, broker) = with_users(&[("anna", "1")], |broker| {
+        broker.auth.rules = vec![rule(&[], &["a"], &["a"], &[])];
+        broker.auth.tell_denied = false;
+    });
+    let (mut anna, _) = Client::open(broker.plain, as_user("c", "anna", "1"));
+    for (topic, reason) in [
+        ("a", ReasonCode::NoMatchingSubscribers),
+        ("b", ReasonCode::UnspecifiedError),
+        // What is the broker's own is no secret.
+        ("$SYS/b", ReasonCode::NotAuthorized),
+    ] {
+        assert_eq!(anna.publish(message(topic, ""), QoS::AtLeastOnce), reason, "{topic}");
+    }
+    assert_eq!(anna.publish(message("b", ""), QoS::ExactlyOnce), ReasonCode::UnspecifiedError);
+    for (filter, reason) in [("a", ReasonCode::Success), ("b", ReasonCode::UnspecifiedError)] {
+        assert_eq!(anna.subscribe(filter, SubscriptionOptions::default()), reason, "{filter}");
+    }
+}
+
+#[test]
 fn a_will_is_a_message_too() {
     let rules = vec![rule(&["anna"], &["a/#"], &[], &[])];
     let (_site, broker) = with_users(&[("anna", "1")], |broker| broker.auth.rules = rules);

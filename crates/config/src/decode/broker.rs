@@ -133,6 +133,7 @@ fn auth(source: &Source<'_>, s: &mut Section<'_>, defaulted: &mut Vec<String>, s
         anonymous: s.choice("anonymous", ANONYMOUS),
         password_file: s.optional_path("password_file", "passwords"),
         acl_file: s.optional_path("acl_file", "acl"),
+        tell_denied: s.boolean("tell_denied", true),
         rules,
         crl: s
             .strings("crl", "a list of paths, such as [\"tls/ca.crl\"]")

@@ -37,6 +37,7 @@ fn every_value_is_read() {
         anonymous = "off"
         password_file = "passwords"
         acl_file = "acl"
+        tell_denied = false
         crl = ["tls/ca.crl"]
         "#,
     );
@@ -66,6 +67,7 @@ fn every_value_is_read() {
         anonymous: Anonymous::Off,
         password_file: Some(path("passwords")),
         acl_file: Some(path("acl")),
+        tell_denied: false,
         rules: Vec::new(),
         crl: vec![path("tls/ca.crl")],
     };

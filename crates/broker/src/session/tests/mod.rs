@@ -37,6 +37,7 @@ pub(super) fn limits() -> Limits {
         max_subscriptions: 3,
         max_topic_levels: 4,
         max_topic_alias: 10,
+        denied: ReasonCode::NotAuthorized,
         max_retained_messages: 10,
         budget: Arc::new(crate::session::budget::Budget::new(1 << 20)),
         lasting: Arc::new(crate::session::lasting::Lasting::new(1000)),
