@@ -259,6 +259,38 @@ fn the_order_of_a_publisher_is_kept_at_each_qos() {
 }
 
 #[test]
+fn acknowledgements_come_in_the_order_of_what_they_answer() {
+    let (_site, broker) = start();
+    for version in [4, 5] {
+        let mut client = subscriber(&broker, version, "t");
+        let (mut publisher, _) = Raw::with(&broker, &connect(version, "p"));
+        let ids = [5, 2, 9_u8];
+        let messages: Vec<_> =
+            ids.iter().map(|id| publish(version, 0x04, "t", (*id).into(), &id.to_string())).collect();
+        publisher.send(&messages.concat());
+        for id in ids {
+            publisher.expect(&pubrec(id));
+        }
+        publisher.send(&ids.map(pubrel).concat());
+        for id in ids {
+            publisher.expect(&pubcomp(id));
+        }
+        for (number, id) in (1..).zip(ids) {
+            client.expect(&publish(version, 0x04, "t", number, &id.to_string()));
+        }
+        // PUBREL in the order of PUBREC, which need not be that of PUBLISH.
+        let order = [3, 1, 2];
+        client.send(&order.map(pubrec).concat());
+        for id in order {
+            client.expect(&pubrel(id));
+        }
+        client.send(&order.map(pubcomp).concat());
+        client.expect_nothing();
+        publisher.leave();
+    }
+}
+
+#[test]
 fn an_identifier_in_the_hands_of_qos_2_is_in_use() {
     let (_site, broker) = start();
     let mut publisher = Raw::v5(&broker, "p");
