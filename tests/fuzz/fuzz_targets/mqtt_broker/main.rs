@@ -13,6 +13,7 @@
 mod client;
 mod mesh;
 mod model;
+mod site;
 mod world;
 
 use libfuzzer_sys::fuzz_target;
