@@ -11,28 +11,8 @@ use super::*;
 
 const SHIPPED: &str = include_str!("../../../config/evermq.toml");
 
-const MINIMAL: &str = r#"
-[cluster]
-name = "c"
-[vip]
-address = "192.168.10.10"
-[[hosts]]
-name = "lb1"
-address = "192.168.10.11"
-roles = ["lb"]
-[[hosts]]
-name = "lb2"
-address = "192.168.10.12"
-roles = ["lb"]
-[[hosts]]
-name = "broker1"
-address = "192.168.10.21"
-roles = ["broker"]
-[[hosts]]
-name = "broker2"
-address = "192.168.10.22"
-roles = ["broker"]
-"#;
+const MINIMAL: &str =
+    concat!("\n[cluster]\nname = \"c\"\n[vip]\naddress = \"192.168.10.10\"\n", include_str!("tests/hosts.toml"),);
 
 fn path() -> &'static Path {
     Path::new("/etc/evermq/evermq.toml")

@@ -50,7 +50,8 @@ pub(crate) struct Site {
 }
 
 /// Four hosts; nothing but what has no default.
-pub(crate) const CLUSTER: &str = r#"[cluster]
+pub(crate) const CLUSTER: &str = concat!(
+    r#"[cluster]
 name = "test"
 run_dir = "run"
 [vip]
@@ -59,23 +60,9 @@ address = "192.168.10.10"
 ca = "tls/ca.crt"
 cert = "tls/{host}.crt"
 key = "tls/{host}.key"
-[[hosts]]
-name = "lb1"
-address = "192.168.10.11"
-roles = ["lb"]
-[[hosts]]
-name = "lb2"
-address = "192.168.10.12"
-roles = ["lb"]
-[[hosts]]
-name = "broker1"
-address = "192.168.10.21"
-roles = ["broker"]
-[[hosts]]
-name = "broker2"
-address = "192.168.10.22"
-roles = ["broker"]
-"#;
+"#,
+    include_str!("../../../../config/src/tests/hosts.toml"),
+);
 
 impl Site {
     pub(crate) fn new(cluster_file: &str) -> Self {
