@@ -1,7 +1,5 @@
 //! Headers of HAProxy and nginx out of `tests/captures/proxy`, in pieces, mutated, and our own.
 
-use std::path::Path;
-
 use proptest::prelude::*;
 use rustls::pki_types::CertificateDer;
 
@@ -24,10 +22,7 @@ const CAPTURES: [&str; 12] = [
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 fn capture(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/captures/proxy/{name}.hex"));
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    lines.flat_map(|line| line.split(' ')).map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+    evermq_captures::packet("proxy", name)
 }
 
 fn header(bytes: &[u8]) -> Header {

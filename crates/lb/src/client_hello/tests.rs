@@ -1,6 +1,5 @@
 //! Hellos of real clients out of `tests/captures/tls`, whole, in pieces, in other records, mutated, and hellos that are none.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -24,10 +23,7 @@ const CAPTURES: [(&str, Option<&str>, bool, bool); 12] = [
 ];
 
 fn capture(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/captures/tls/{name}.hex"));
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    lines.flat_map(|line| line.split(' ')).map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+    evermq_captures::packet("tls", name)
 }
 
 /// The handshake message without records.

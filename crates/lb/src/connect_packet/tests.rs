@@ -1,7 +1,5 @@
 //! CONNECTs of real clients out of `tests/captures/mqtt`, of our own codec, in pieces, mutated, and packets that are none.
 
-use std::path::Path;
-
 use bytes::Bytes;
 use evermq_mqtt::codec::Limits;
 use evermq_mqtt::packet::Connect as Packet5;
@@ -12,26 +10,14 @@ use proptest::prelude::*;
 
 use super::*;
 
-const CAPTURES: [&str; 11] = [
-    "paho-311",
-    "paho-5",
-    "pub-31",
-    "pub-311-qos0",
-    "pub-311-qos1",
-    "pub-311-qos2",
-    "pub-5",
-    "refused-311",
-    "refused-5",
-    "sub-311",
-    "sub-5",
-];
-
-/// The first packet of a recorded session.
-fn capture(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/captures/mqtt/{name}.hex"));
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let line = text.lines().find_map(|line| line.strip_prefix("C ")).unwrap();
-    line.split(' ').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect()
+/// The first packet of each recorded session.
+fn captures() -> Vec<(String, Vec<u8>)> {
+    let first = |name: String| {
+        let lines = evermq_captures::lines("mqtt", &name);
+        let line = lines.iter().find_map(|line| line.strip_prefix("C ")).unwrap();
+        (name, evermq_captures::bytes(line))
+    };
+    evermq_captures::names("mqtt").into_iter().map(first).collect()
 }
 
 fn decoded(bytes: &[u8]) -> Packet5 {
@@ -80,8 +66,7 @@ fn raw(body: &[u8]) -> Vec<u8> {
 
 #[test]
 fn what_other_programs_send_is_understood() {
-    for name in CAPTURES {
-        let bytes = capture(name);
+    for (name, bytes) in captures() {
         let packet = decoded(&bytes);
         let expected = Look::Connect(of(&packet, bytes.len()));
         // It is enough that the client identifier is there, which is the first of the payload.
@@ -194,8 +179,7 @@ fn refusals_are_what_a_client_understands() {
 
 fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
     let changes = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
-    let mutated = (0..CAPTURES.len(), changes).prop_map(|(index, changes)| {
-        let mut bytes = capture(CAPTURES[index]);
+    let mutated = (prop::sample::select(captures()), changes).prop_map(|((_, mut bytes), changes)| {
         for (at, byte) in changes {
             let at = at.index(bytes.len());
             bytes[at] = byte;

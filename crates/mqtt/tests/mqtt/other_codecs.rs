@@ -3,7 +3,6 @@
 mod packets;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use bytes::BytesMut;
 use evermq_mqtt::codec::{Limits, decode, encode};
@@ -16,19 +15,16 @@ const FILES: [(&str, usize); 4] =
 type Vectors = Vec<(String, Version, Vec<u8>)>;
 
 fn vectors(file: &str) -> Vectors {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/captures/mqtt-codecs/{file}.hex"));
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let vector = |line: &str| {
-        let mut words = line.split(' ');
-        let version = match words.next() {
-            Some("4") => Version::V4,
-            Some("5") => Version::V5,
-            other => panic!("{file}: version {other:?}"),
+    let vector = |line: &String| {
+        let [version, name, hex] = line.splitn(3, ' ').collect::<Vec<_>>()[..] else { panic!("{file}: {line}") };
+        let version = match version {
+            "4" => Version::V4,
+            "5" => Version::V5,
+            other => panic!("{file}: version {other}"),
         };
-        let name = words.next().expect("a name").to_owned();
-        (name, version, words.map(|byte| u8::from_str_radix(byte, 16).expect("two digits")).collect())
+        (name.to_owned(), version, evermq_captures::bytes(hex))
     };
-    text.lines().filter(|line| !line.starts_with('#')).map(vector).collect()
+    evermq_captures::lines("mqtt-codecs", file).iter().map(vector).collect()
 }
 
 #[test]
