@@ -85,11 +85,12 @@ fn nobody_but(broker: &Running, clients: u64) {
 
 #[test]
 fn tls_handshakes_without_end_do_not_hold_up_who_is_in() {
-    let (site, broker) = start_with(|config| config.admission.handshakes = 20);
+    let site = Site::new();
+    let broker = Program::start(&site, "max_handshakes = 20", None);
     let own = site.ca.issue("device-1", 1);
     let foreign = crate::certs::Ca::new(site.directory.path(), "other-ca").issue("device-1", 1);
     let (mut inside, _) = Client::over(tls(broker.tls, &own, Some(&own)), connect("inside"));
-    let to = broker.tls;
+    let (to, before) = (broker.tls, broker.resident());
     let flood = Flood::start(8, {
         let own = own.clone();
         move || {
@@ -102,18 +103,22 @@ fn tls_handshakes_without_end_do_not_hold_up_who_is_in() {
     let longest = flood.longest_wait(&mut inside, 100);
     // On a busy machine of two cores the flood itself takes most of the time.
     assert!(longest < Duration::from_secs(2), "{longest:?}");
+    // Twenty handshakes at once, each with the two certificates and the keys of its time.
+    let grown = broker.resident().saturating_sub(before);
+    assert!(grown < 20 * 1024, "{grown} kB more");
     // And one more client gets in.
     Client::over(tls(broker.tls, &own, Some(&own)), connect("late")).0.expect_nothing();
     drop(flood);
-    nobody_but(&broker, 1);
+    broker.wait_for("the strangers' end", || broker.ask("state").unwrap()["connections"] == 1);
     inside.expect_nothing();
 }
 
 #[test]
 fn connects_without_end_do_not_hold_up_who_is_in() {
-    let (_site, broker) = start();
+    let site = Site::new();
+    let broker = Program::start(&site, "", None);
     let mut inside = broker.client("inside");
-    let to = broker.plain;
+    let (to, before) = (broker.plain, broker.resident());
     let flood = Flood::start(4, move || {
         if let Some(stream) = stream(to) {
             let mut client = Client::raw_over(stream, Version::V5);
@@ -123,8 +128,10 @@ fn connects_without_end_do_not_hold_up_who_is_in() {
     let longest = flood.longest_wait(&mut inside, 500);
     assert!(longest < Duration::from_secs(2), "{longest:?}");
     drop(flood);
-    nobody_but(&broker, 1);
-    broker.wait_for("no sessions of theirs", |state| state["sessions"] == 1);
+    let left = |name: &str| broker.ask("state").unwrap()[name].as_u64();
+    broker.wait_for("the strangers' end", || (left("connections"), left("sessions")) == (Some(1), Some(1)));
+    let grown = broker.resident().saturating_sub(before);
+    assert!(grown < 20 * 1024, "{grown} kB more");
 }
 
 /// A stranger at another address of this host.
