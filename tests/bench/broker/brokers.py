@@ -78,8 +78,12 @@ class Broker:
 
     def __init__(self, program, directory, tls_directory, **settings):
         self.program, self.directory, self.tls_directory, self.settings = program, directory, tls_directory, settings
+        # Of the user `anna`, where there is to be one; clients without a user name get in all the same.
+        self.passwords = directory / "passwords" if settings.get("passwords") else None
         self.port, self.tls_port, self.metrics = PORTS.take(), PORTS.take(), PORTS.take()
         directory.mkdir(parents=True)
+        if self.passwords:
+            self.make_passwords()
         self.configure()
         self.start()
 
@@ -161,6 +165,7 @@ max_connections = {FILES - 500}
 [broker.store]
 path = "{self.directory}/store"
 sync = "{self.settings.get("sync", "always")}"
+{f'[broker.auth]{chr(10)}password_file = "{self.passwords}"' if self.passwords else ""}
 [tls]
 ca = "{tls}/ca.crt"
 cert = "{tls}/broker1.crt"
@@ -173,6 +178,10 @@ roles = ["lb", "broker"]
 
     def command(self):
         return [self.program, "--config", self.directory / "evermq.toml", "--host", "broker1"]
+
+    def make_passwords(self):
+        words = [self.program.parent / "evermq", "passwd", self.passwords, "anna", "--batch"]
+        subprocess.run(words, input=b"right\n", check=True, stdout=subprocess.DEVNULL)
 
     def syncs(self):
         try:
@@ -198,6 +207,7 @@ allow_anonymous true
 max_inflight_messages 100
 max_queued_messages 2000000
 set_tcp_nodelay true
+{f"password_file {self.passwords}" if self.passwords else ""}
 persistence true
 persistence_location {self.directory}/
 listener {self.port} 127.0.0.1
@@ -210,6 +220,9 @@ require_certificate true
 
     def command(self):
         return [self.program, "-c", self.directory / "conf"]
+
+    def make_passwords(self):
+        subprocess.run(["mosquitto_passwd", "-b", "-c", self.passwords, "anna", "right"], check=True)
 
 
 class Rumqttd(Broker):

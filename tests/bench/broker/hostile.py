@@ -132,6 +132,33 @@ def connects(broker):
     return 4 * each, "CONNECT and gone"
 
 
+def guess(broker, address):
+    """One wrong password from this address; what came back."""
+    name = text("MQTT") + bytes([5, 0xC2, 0, 0]) + b"\0" + text("") + text("anna") + text("wrong")
+    with socket.create_connection(("127.0.0.1", broker.port), timeout=30, source_address=(address, 0)) as stream:
+        stream.sendall(packet(0x10, name))
+        return read_packet(stream)
+
+
+def passwords(broker):
+    """Wrong passwords, from one address; 127.0.0.1 is the lb's, which stands for many."""
+    return guesses(broker, 500, lambda number, turn: "127.0.0.2"), "wrong password from one address"
+
+
+def passwords_from_everywhere(broker):
+    """Wrong passwords, each from another address."""
+    return guesses(broker, 100, lambda number, turn: f"127.1.{number}.{turn + 1}"), "wrong password, each from another address"
+
+
+def guesses(broker, each, address):
+    def come(number):
+        for turn in range(each):
+            tried(lambda: guess(broker, address(number, turn)))
+
+    several(4, come)
+    return 4 * each
+
+
 def hellos(broker):
     """ClientHellos; what the broker answers is read and not taken up."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -239,7 +266,7 @@ def identifiers(broker):
     return 65535, "message of QoS 2, never released"
 
 
-WORKS = {work.__name__: work for work in (connects, hellos, half_open, slow, wildcards, levels, properties, identifiers)}
+WORKS = {work.__name__: work for work in (connects, passwords, passwords_from_everywhere, hellos, half_open, slow, wildcards, levels, properties, identifiers)}
 
 
 def main():
@@ -255,7 +282,7 @@ def main():
         print("|---|---|---|---|---|---|---|---|")
         for work in only:
             for kind in programs:
-                broker = brokers.KINDS[kind](programs[kind], directory / f"{work}-{kind}", tls)
+                broker = brokers.KINDS[kind](programs[kind], directory / f"{work}-{kind}", tls, passwords=work.startswith("passwords"))
                 # What exists once is not counted.
                 for _ in range(20):
                     plain(broker, "first").close()
