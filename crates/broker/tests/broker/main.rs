@@ -16,6 +16,7 @@ mod embedded;
 mod figures;
 mod floods;
 mod full_disk;
+mod fuzzed;
 mod history;
 mod hostile;
 mod killed;

@@ -19,10 +19,10 @@ use evermq_mqtt::properties::{
 };
 use evermq_mqtt::{Packet, Publish, QoS, ReasonCode, Text, TopicFilter, TopicName, Version, codec};
 
-use crate::client::{Client, id};
-use crate::mesh::Mesh;
-use crate::model::{Asked, CLIENTS, Model, Wanted};
-use crate::site::{BUDGET, MAX_EXPIRY, received, sent, start};
+use super::client::{Client, id};
+use super::mesh::Mesh;
+use super::model::{Asked, CLIENTS, Model, Wanted};
+use super::site::{BUDGET, MAX_EXPIRY, received, sent, start};
 
 const NAMES: [&str; CLIENTS] = ["a", "b", "c", "d"];
 const TOPICS: [&str; 6] = ["a", "a/b", "a/b/c", "b/b", "s/x", "s/y"];
@@ -30,7 +30,7 @@ const FILTERS: [&str; 10] =
     ["a", "a/#", "a/+", "+/b", "a/b/c", "+/+/c", "$share/g/s/#", "$share/h/s/x", "$share/g/s/x", "+/b/#"];
 const EXPIRIES: [u64; 4] = [0, 10, 100, 5000];
 
-pub struct World {
+pub(super) struct World {
     broker: Arc<Broker>,
     mesh: Arc<Mesh>,
     model: Model,
@@ -72,7 +72,7 @@ fn fresh() -> PathBuf {
 }
 
 impl World {
-    pub fn new(is_tight: bool, has_store: bool) -> Self {
+    pub(super) fn new(is_tight: bool, has_store: bool) -> Self {
         let now = Instant::now();
         let directory = has_store.then(fresh);
         let mesh = Arc::new(Mesh::default());
@@ -90,7 +90,7 @@ impl World {
         }
     }
 
-    pub fn step(&mut self, kind: u8, who: usize, a: u8, b: u8) {
+    pub(super) fn step(&mut self, kind: u8, who: usize, a: u8, b: u8) {
         let who = who % CLIENTS;
         match kind % 16 {
             0 | 1 => self.connect(who, a, b),
@@ -122,7 +122,7 @@ impl World {
     }
 
     /// Everybody comes back and takes all that there is; then all ends.
-    pub fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         for who in 0..CLIENTS {
             if self.model.sessions[who].is_none() {
                 continue;
@@ -252,8 +252,7 @@ impl World {
         };
         let granted = [ReasonCode::Success, ReasonCode::GrantedQoS1, ReasonCode::GrantedQoS2][options.qos as usize];
         self.clients[who].asks(packet_id, vec![granted]);
-        let wanted =
-            Wanted { qos: options.qos, no_local: options.no_local, handling: options.retain_handling };
+        let wanted = Wanted { qos: options.qos, no_local: options.no_local, handling: options.retain_handling };
         self.model.subscribe(who, &filter, wanted);
         let properties = SubscribeProperties {
             subscription_id: NonZeroU32::new(u32::from(a)).filter(|_| is_v5 && b & 0x80 != 0),
@@ -417,7 +416,14 @@ impl World {
         }
     }
 
-    fn perform(&mut self, who: usize, mailbox: &Arc<Mailbox>, version: Version, actions: VecDeque<Action>, is_lost: bool) {
+    fn perform(
+        &mut self,
+        who: usize,
+        mailbox: &Arc<Mailbox>,
+        version: Version,
+        actions: VecDeque<Action>,
+        is_lost: bool,
+    ) {
         let mut wakes = Wakes::default();
         for action in actions {
             match action {

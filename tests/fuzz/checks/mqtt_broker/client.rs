@@ -6,13 +6,13 @@ use std::num::NonZeroU16;
 use evermq_mqtt::packet::Ack;
 use evermq_mqtt::{Packet, PacketId, Publish, QoS, ReasonCode};
 
-use crate::model::{Model, number};
+use super::model::{Model, number};
 
 /// Messages of a client's own that may be under way, which is what the broker grants.
-pub const WINDOW: usize = 5;
+pub(super) const WINDOW: usize = 5;
 
 #[derive(Default)]
-pub struct Client {
+pub(super) struct Client {
     /// Messages of QoS 2 that it has and whose identifier is not released.
     taken: BTreeMap<PacketId, u64>,
     /// Those that it refused.
@@ -22,13 +22,13 @@ pub struct Client {
     /// What it asked for: SUBSCRIBE, UNSUBSCRIBE.
     asked: BTreeMap<PacketId, Vec<ReasonCode>>,
     /// What it has to answer.
-    pub answers: VecDeque<Packet>,
+    pub(super) answers: VecDeque<Packet>,
     /// Identifiers of the broker that were used on this connection and are not acknowledged.
     open: BTreeSet<PacketId>,
-    pub receive_maximum: usize,
+    pub(super) receive_maximum: usize,
 }
 
-pub fn id(number: u16) -> PacketId {
+pub(super) fn id(number: u16) -> PacketId {
     PacketId(NonZeroU16::new(number).unwrap_or(NonZeroU16::MIN))
 }
 
@@ -38,7 +38,7 @@ fn ack(packet_id: PacketId, reason: ReasonCode) -> Ack {
 
 impl Client {
     /// The connection is gone, and the session with it unless it is `present`. What is to be sent again.
-    pub fn connected(&mut self, is_present: bool) -> Vec<Packet> {
+    pub(super) fn connected(&mut self, is_present: bool) -> Vec<Packet> {
         self.lost();
         if !is_present {
             let receive_maximum = self.receive_maximum;
@@ -51,29 +51,29 @@ impl Client {
         self.sent.iter().map(again).collect()
     }
 
-    pub fn lost(&mut self) {
+    pub(super) fn lost(&mut self) {
         self.answers.clear();
         self.open.clear();
         self.asked.clear();
     }
 
     /// An identifier for a message or a question of its own.
-    pub fn free_id(&self) -> Option<PacketId> {
+    pub(super) fn free_id(&self) -> Option<PacketId> {
         let is_free = |id: &PacketId| !self.asked.contains_key(id) && self.sent.iter().all(|(sent, ..)| sent != id);
         (self.sent.len() < WINDOW).then(|| (1..).map(id).find(is_free)).flatten()
     }
 
-    pub fn sends(&mut self, publish: &Publish) {
+    pub(super) fn sends(&mut self, publish: &Publish) {
         if let Some(id) = publish.packet_id {
             self.sent.push((id, publish.clone(), false));
         }
     }
 
-    pub fn asks(&mut self, id: PacketId, answers: Vec<ReasonCode>) {
+    pub(super) fn asks(&mut self, id: PacketId, answers: Vec<ReasonCode>) {
         self.asked.insert(id, answers);
     }
 
-    pub fn receive(&mut self, who: usize, packet: Packet, model: &mut Model) {
+    pub(super) fn receive(&mut self, who: usize, packet: Packet, model: &mut Model) {
         match packet {
             Packet::Publish(publish) => self.take(who, &publish, model),
             Packet::PubRel(ack_of) => {
@@ -113,7 +113,7 @@ impl Client {
     }
 
     /// Has an answer ready; what that means to the client.
-    pub fn answer(&mut self, refuses: bool) -> Option<Packet> {
+    pub(super) fn answer(&mut self, refuses: bool) -> Option<Packet> {
         let mut packet = self.answers.pop_front()?;
         match &mut packet {
             Packet::PubAck(ack) | Packet::PubComp(ack) => drop(self.open.remove(&ack.packet_id)),
@@ -128,7 +128,7 @@ impl Client {
     }
 
     /// Nothing is under way either way.
-    pub fn is_quits(&self) -> bool {
+    pub(super) fn is_quits(&self) -> bool {
         self.taken.is_empty() && self.sent.is_empty() && self.answers.is_empty()
     }
 

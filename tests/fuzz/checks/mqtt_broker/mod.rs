@@ -8,18 +8,15 @@
 //! - packet identifiers in use are not used for something else, and Receive Maximum holds;
 //! - queues stay within the broker's budget, and in the end nothing is held.
 
-#![no_main]
-
 mod client;
 mod mesh;
 mod model;
 mod site;
 mod world;
 
-use libfuzzer_sys::fuzz_target;
-use world::World;
+use self::world::World;
 
-fuzz_target!(|bytes: &[u8]| {
+pub(crate) fn run(bytes: &[u8]) {
     let Some((settings, steps)) = bytes.split_first() else { return };
     let mut world = World::new(settings & 1 != 0, settings & 2 != 0);
     // Long stories repeat themselves, and each step costs as much as the ones before together.
@@ -28,4 +25,4 @@ fuzz_target!(|bytes: &[u8]| {
         world.step(*kind, usize::from(*who), *a, *b);
     }
     world.end();
-});
+}

@@ -9,13 +9,13 @@ use evermq_mqtt::{Publish, QoS, TopicFilter};
 /// Topics below this are for shared subscriptions only, so that it is known how a message came.
 const SHARED: &str = "s/";
 
-pub const CLIENTS: usize = 4;
+pub(super) const CLIENTS: usize = 4;
 
 #[derive(Default)]
-pub struct Model {
+pub(super) struct Model {
     /// Queues may be full, so messages may be missing.
-    pub is_tight: bool,
-    pub sessions: [Option<Held>; CLIENTS],
+    pub(super) is_tight: bool,
+    pub(super) sessions: [Option<Held>; CLIENTS],
     /// Whose each message is.
     owners: BTreeMap<u64, usize>,
     /// Those that were published.
@@ -30,9 +30,9 @@ pub struct Model {
 }
 
 /// A session.
-pub struct Held {
-    pub is_connected: bool,
-    pub expiry: Duration,
+pub(super) struct Held {
+    pub(super) is_connected: bool,
+    pub(super) expiry: Duration,
     since: Instant,
     will: Option<(u64, Duration)>,
     subscriptions: BTreeMap<TopicFilter, Wanted>,
@@ -45,40 +45,40 @@ pub struct Held {
 }
 
 #[derive(Clone, Copy)]
-pub struct Wanted {
-    pub qos: QoS,
-    pub no_local: bool,
-    pub handling: RetainHandling,
+pub(super) struct Wanted {
+    pub(super) qos: QoS,
+    pub(super) no_local: bool,
+    pub(super) handling: RetainHandling,
 }
 
 /// What a CONNECT brings.
-pub struct Asked {
-    pub clean: bool,
-    pub expiry: Duration,
-    pub will: Option<(u64, Duration)>,
+pub(super) struct Asked {
+    pub(super) clean: bool,
+    pub(super) expiry: Duration,
+    pub(super) will: Option<(u64, Duration)>,
 }
 
 impl Model {
-    pub fn new(is_tight: bool) -> Self {
+    pub(super) fn new(is_tight: bool) -> Self {
         Self { is_tight, ..Self::default() }
     }
 
     /// A number for a message of that client.
-    pub fn number(&mut self, owner: usize) -> u64 {
+    pub(super) fn number(&mut self, owner: usize) -> u64 {
         self.next += 1;
         self.owners.insert(self.next, owner);
         self.next
     }
 
-    pub fn will_number(&mut self, owner: usize) -> u64 {
+    pub(super) fn will_number(&mut self, owner: usize) -> u64 {
         let number = self.number(owner);
         self.wills.insert(number);
         number
     }
 
     /// Whether a session is present.
-    pub fn connect(&mut self, who: usize, asked: Asked, now: Instant) -> bool {
-        let goes_on = |held: &Held| !asked.clean && !(held.is_connected && held.expiry.is_zero());
+    pub(super) fn connect(&mut self, who: usize, asked: Asked, now: Instant) -> bool {
+        let goes_on = |held: &Held| !(asked.clean || held.is_connected && held.expiry.is_zero());
         if self.sessions[who].as_ref().is_some_and(|held| !goes_on(held)) {
             self.end(who);
         }
@@ -97,7 +97,7 @@ impl Model {
     }
 
     /// The connection ends.
-    pub fn detach(&mut self, who: usize, with_will: bool, now: Instant) {
+    pub(super) fn detach(&mut self, who: usize, with_will: bool, now: Instant) {
         let Some(held) = &mut self.sessions[who] else { return };
         if !with_will {
             held.will = None;
@@ -115,7 +115,7 @@ impl Model {
     }
 
     /// The broker was killed: what ends with its connection is gone, with its will.
-    pub fn restart(&mut self, now: Instant) {
+    pub(super) fn restart(&mut self, now: Instant) {
         for who in 0..CLIENTS {
             match &self.sessions[who] {
                 Some(held) if held.expiry.is_zero() => self.sessions[who] = None,
@@ -125,11 +125,11 @@ impl Model {
         }
     }
 
-    pub fn end(&mut self, who: usize) {
+    pub(super) fn end(&mut self, who: usize) {
         self.due.extend(self.sessions[who].take().and_then(|held| held.will).map(|(number, _)| number));
     }
 
-    pub fn expire(&mut self, now: Instant) {
+    pub(super) fn expire(&mut self, now: Instant) {
         for who in 0..CLIENTS {
             let Some(held) = self.sessions[who].as_mut().filter(|held| !held.is_connected) else { continue };
             let expiry = held.expiry;
@@ -142,7 +142,7 @@ impl Model {
         }
     }
 
-    pub fn subscribe(&mut self, who: usize, filter: &TopicFilter, wanted: Wanted) {
+    pub(super) fn subscribe(&mut self, who: usize, filter: &TopicFilter, wanted: Wanted) {
         let Some(held) = &mut self.sessions[who] else { return };
         let is_new = held.subscriptions.insert(filter.clone(), wanted).is_none();
         let with_retained = match wanted.handling {
@@ -158,16 +158,16 @@ impl Model {
     }
 
     /// Whether there was such a subscription.
-    pub fn unsubscribe(&mut self, who: usize, filter: &TopicFilter) -> bool {
+    pub(super) fn unsubscribe(&mut self, who: usize, filter: &TopicFilter) -> bool {
         self.sessions[who].as_mut().is_some_and(|held| held.subscriptions.remove(filter).is_some())
     }
 
-    pub fn subscriptions(&self) -> usize {
+    pub(super) fn subscriptions(&self) -> usize {
         self.sessions.iter().flatten().map(|held| held.subscriptions.len()).sum()
     }
 
     /// A message was published.
-    pub fn route(&mut self, publish: &Publish) {
+    pub(super) fn route(&mut self, publish: &Publish) {
         let number = number(publish);
         let owner = *self.owners.get(&number).expect("a message of a client's");
         let is_first = self.routed.insert(number);
@@ -183,7 +183,8 @@ impl Model {
         for (who, held) in self.sessions.iter_mut().enumerate() {
             let Some(held) = held else { continue };
             let found = held.subscriptions.iter().filter(|(filter, _)| matches(filter, topic));
-            groups.extend(found.clone().filter(|(filter, _)| filter.share().is_some()).map(|(filter, _)| filter.clone()));
+            groups
+                .extend(found.clone().filter(|(filter, _)| filter.share().is_some()).map(|(filter, _)| filter.clone()));
             let own = found.filter(|(filter, _)| filter.share().is_none());
             let qos = own.filter(|(_, wanted)| !(wanted.no_local && who == owner)).map(|(_, wanted)| wanted.qos).max();
             match qos.map(|qos| qos.min(publish.qos)) {
@@ -196,12 +197,12 @@ impl Model {
         self.shared.entry(number).or_default().0 += groups.len();
     }
 
-    pub fn was_routed(&self, number: u64) -> bool {
+    pub(super) fn was_routed(&self, number: u64) -> bool {
         self.routed.contains(&number)
     }
 
     /// A client gets a message, of QoS 1 and 2 for the first time as far as it knows.
-    pub fn give(&mut self, who: usize, publish: &Publish) {
+    pub(super) fn give(&mut self, who: usize, publish: &Publish) {
         let number = number(publish);
         let held = self.sessions[who].as_mut().expect("a session");
         if publish.topic.as_str().starts_with(SHARED) {
@@ -214,7 +215,10 @@ impl Model {
             let at = held.retained.iter().position(|owed| *owed == (number, publish.qos));
             held.retained.swap_remove(at.expect("a retained message that was asked for"));
         } else if publish.qos == QoS::AtMostOnce {
-            assert!(held.unacknowledged.remove(&number), "a message that was not for this client, or was there already");
+            assert!(
+                held.unacknowledged.remove(&number),
+                "a message that was not for this client, or was there already"
+            );
         } else {
             let at = held.owed.iter().position(|owed| *owed == (number, publish.qos));
             let at = at.expect("a message that was not for this client, or was there already, or at another QoS");
@@ -227,18 +231,18 @@ impl Model {
     }
 
     /// Whether the client has had this message of QoS 1, which comes again.
-    pub fn has_had(&self, who: usize, publish: &Publish) -> bool {
+    pub(super) fn has_had(&self, who: usize, publish: &Publish) -> bool {
         let is_shared = publish.topic.as_str().starts_with(SHARED);
         is_shared || self.sessions[who].as_ref().is_some_and(|held| held.seen.contains(&number(publish)))
     }
 
     /// Nothing is owed to that client any more.
-    pub fn is_quits(&self, who: usize) -> bool {
+    pub(super) fn is_quits(&self, who: usize) -> bool {
         let Some(held) = &self.sessions[who] else { return true };
         self.is_tight || (held.owed.is_empty() && held.retained.is_empty())
     }
 
-    pub fn check(&self) {
+    pub(super) fn check(&self) {
         assert!(self.due.is_empty(), "a will that is due was not published");
     }
 }
@@ -259,7 +263,7 @@ impl Held {
     }
 }
 
-pub fn number(publish: &Publish) -> u64 {
+pub(super) fn number(publish: &Publish) -> u64 {
     u64::from_be_bytes(publish.payload[..8].try_into().expect("eight bytes"))
 }
 

@@ -9,14 +9,14 @@ use evermq_mqtt::Publish;
 use evermq_store::{Handle, Position, SegmentId};
 
 #[derive(Default)]
-pub struct Mesh {
+pub(super) struct Mesh {
     time: AtomicU64,
     published: Mutex<Vec<Arc<Message>>>,
 }
 
 impl Mesh {
     /// What was published since the last time.
-    pub fn take(&self) -> Vec<Arc<Message>> {
+    pub(super) fn take(&self) -> Vec<Arc<Message>> {
         std::mem::take(&mut self.published.lock().expect("nobody panicked"))
     }
 }

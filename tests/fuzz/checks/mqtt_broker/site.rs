@@ -18,14 +18,20 @@ use evermq_broker::session::{Durability, Limits};
 use evermq_mqtt::{Packet, ReasonCode, Version, codec};
 use evermq_store::{Settings, Sync, WallTime, open};
 
-use crate::client::WINDOW;
-use crate::mesh::Mesh;
+use super::client::WINDOW;
+use super::mesh::Mesh;
 
-pub const MAX_EXPIRY: Duration = Duration::from_secs(1000);
+pub(super) const MAX_EXPIRY: Duration = Duration::from_secs(1000);
 /// By whether the broker has little room.
-pub const BUDGET: [usize; 2] = [1 << 24, 4096];
+pub(super) const BUDGET: [usize; 2] = [1 << 24, 4096];
 
-pub fn start(is_tight: bool, directory: Option<&Path>, mesh: &Arc<Mesh>, started: Instant, now: Instant) -> Arc<Broker> {
+pub(super) fn start(
+    is_tight: bool,
+    directory: Option<&Path>,
+    mesh: &Arc<Mesh>,
+    started: Instant,
+    now: Instant,
+) -> Arc<Broker> {
     let limits = Limits {
         max_packet_size: 4096,
         max_inflight: u16::try_from(WINDOW).expect("small"),
@@ -65,7 +71,7 @@ pub fn start(is_tight: bool, directory: Option<&Path>, mesh: &Arc<Mesh>, started
 }
 
 /// A packet as it comes out at the other end.
-pub fn sent(packet: &Packet, version: Version) -> Packet {
+pub(super) fn sent(packet: &Packet, version: Version) -> Packet {
     let mut out = BytesMut::new();
     codec::encode(packet, version, &mut out).expect("what is sent can be written");
     let packet = codec::decode(&mut out, version, &codec::Limits::default()).expect("valid").expect("whole");
@@ -73,7 +79,7 @@ pub fn sent(packet: &Packet, version: Version) -> Packet {
     packet
 }
 
-pub fn received(packet: &Packet, version: Version) -> Packet {
+pub(super) fn received(packet: &Packet, version: Version) -> Packet {
     let mut out = BytesMut::new();
     codec::encode(packet, version, &mut out).expect("what is sent can be written");
     codec::decode(&mut out, version, &codec::Limits::default()).expect("valid").expect("whole")
