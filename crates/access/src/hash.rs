@@ -10,7 +10,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use aws_lc_rs::{constant_time, digest, pbkdf2, rand};
 use base64ct::{Base64, Base64Unpadded, Encoding as _};
 
@@ -42,6 +42,26 @@ enum Scheme {
     Argon2id(Params),
     Pbkdf2Sha512(NonZeroU32),
     Sha512,
+}
+
+/// What a check writes on: 19 MiB for a hash of [`Hash::make`]. Whoever makes many checks keeps it from one to the next: given
+/// back each time, the allocator keeps some of it for each thread that has ever made one.
+#[derive(Default)]
+pub struct Memory(Vec<Block>);
+
+impl Memory {
+    fn blocks(&mut self, count: usize) -> &mut [Block] {
+        if self.0.len() < count {
+            self.0.resize(count, Block::new());
+        }
+        &mut self.0[..count]
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Memory({} KiB)", self.0.len())
+    }
 }
 
 /// Why a text is no hash.
@@ -127,12 +147,14 @@ impl Hash {
 
     /// Whether this is the password's hash. Takes its time, and as long for a wrong password as for the right one.
     #[must_use]
-    pub fn is_of(&self, password: &[u8]) -> bool {
+    pub fn is_of(&self, password: &[u8], memory: &mut Memory) -> bool {
         match &self.scheme {
             Scheme::Argon2id(params) => {
                 let mut hash = vec![0; self.hash.len()];
-                argon2id(params.clone()).hash_password_into(password, &self.salt, &mut hash).is_ok()
-                    && is_same(&hash, &self.hash)
+                let blocks = memory.blocks(params.block_count());
+                let made =
+                    argon2id(params.clone()).hash_password_into_with_memory(password, &self.salt, &mut hash, blocks);
+                made.is_ok() && is_same(&hash, &self.hash)
             }
             Scheme::Pbkdf2Sha512(iterations) => {
                 pbkdf2::verify(pbkdf2::PBKDF2_HMAC_SHA512, *iterations, &self.salt, password, &self.hash).is_ok()
@@ -231,6 +253,10 @@ pub(crate) const MOSQUITTO_6: &str =
 mod tests {
     use super::*;
 
+    fn is_of(hash: &Hash, password: &[u8]) -> bool {
+        hash.is_of(password, &mut Memory::default())
+    }
+
     fn error(text: &str) -> HashError {
         Hash::parse(text).expect_err(text)
     }
@@ -241,8 +267,8 @@ mod tests {
         assert!(text.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{text}");
         assert_ne!(text, Hash::make("pässword".as_bytes()), "each has a salt of its own");
         let hash = Hash::parse(&text).expect("a good hash");
-        assert!(hash.is_of("pässword".as_bytes()));
-        assert!(!hash.is_of(b"password") && !hash.is_of(b""));
+        assert!(is_of(&hash, "pässword".as_bytes()));
+        assert!(!is_of(&hash, b"password") && !is_of(&hash, b""));
         assert_eq!(format!("{hash:?}"), "Hash(argon2id)");
     }
 
@@ -251,7 +277,7 @@ mod tests {
     #[test]
     fn argon2id_of_others() {
         let hash = Hash::parse(REFERENCE).expect("a good hash");
-        assert!(hash.is_of(b"password") && !hash.is_of(b"Password"));
+        assert!(is_of(&hash, b"password") && !is_of(&hash, b"Password"));
     }
 
     /// Made by mosquitto_passwd 2.0.11, `-b FILE USER secret`, and with `-H sha512`.
@@ -259,9 +285,22 @@ mod tests {
     fn hashes_of_mosquitto() {
         for text in [MOSQUITTO_7, MOSQUITTO_6] {
             let hash = Hash::parse(text).expect("a good hash");
-            assert!(hash.is_of(b"secret"), "{text}");
-            assert!(!hash.is_of(b"Secret") && !hash.is_of(b""), "{text}");
+            assert!(is_of(&hash, b"secret"), "{text}");
+            assert!(!is_of(&hash, b"Secret") && !is_of(&hash, b""), "{text}");
             assert_eq!(hash.is_weak(), text == MOSQUITTO_6);
+        }
+    }
+
+    #[test]
+    fn memory_serves_one_check_after_the_other() {
+        let mut memory = Memory::default();
+        let text = Hash::make(b"secret");
+        for (text, right, blocks) in
+            [(REFERENCE, &b"password"[..], 1024), (&text, b"secret", 19 * 1024), (REFERENCE, b"password", 19 * 1024)]
+        {
+            let hash = Hash::parse(text).expect("a good hash");
+            assert!(hash.is_of(right, &mut memory) && !hash.is_of(b"another", &mut memory), "{text}");
+            assert_eq!(memory.0.len(), blocks, "as much as the largest has needed");
         }
     }
 

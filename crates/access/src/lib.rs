@@ -18,7 +18,7 @@ pub mod substitution;
 
 mod lines;
 
-pub use hash::Hash;
+pub use hash::{Hash, Memory};
 pub use mosquitto::AclFile;
 pub use passwords::{Effort, PasswordFile};
 pub use rules::{Permits, Rules};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use evermq_config::Problem;
 
-use crate::hash::Hash;
+use crate::hash::{Hash, Memory};
 use crate::lines::Line;
 
 /// How much is spent on finding them: each hash has to be tried, and that is dear on purpose.
@@ -58,14 +58,14 @@ pub(super) fn problems(entries: &[Entry<'_>], effort: Effort) -> Vec<Problem> {
 }
 
 fn blank_of<'e, 'a>(tried: &[&'e Entry<'a>]) -> Vec<&'e Entry<'a>> {
-    let is_blank = |entry: &&&'e Entry<'a>| entry.2.is_of(b"");
+    let blank = |part: &[&'e Entry<'a>]| {
+        let mut memory = Memory::default();
+        part.iter().filter(|entry| entry.2.is_of(b"", &mut memory)).copied().collect::<Vec<_>>()
+    };
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let each = tried.len().div_ceil(processors).max(1);
     thread::scope(|scope| {
-        let parts: Vec<_> = tried
-            .chunks(each)
-            .map(|part| scope.spawn(move || part.iter().filter(is_blank).copied().collect::<Vec<_>>()))
-            .collect();
+        let parts: Vec<_> = tried.chunks(each).map(|part| scope.spawn(move || blank(part))).collect();
         // A thread that panicked has found nothing; it could not, for what it does cannot fail.
         parts.into_iter().flat_map(|part| part.join().unwrap_or_default()).collect()
     })

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use aws_lc_rs::{constant_time, hmac};
-use evermq_access::{Hash, PasswordFile};
+use evermq_access::{Hash, Memory, PasswordFile};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,6 +20,8 @@ use crate::places::Source;
 #[derive(Debug)]
 pub struct Verifier {
     places: Arc<Semaphore>,
+    /// Of the places that nobody has. As much as was needed at once is kept.
+    memories: Arc<Mutex<Vec<Memory>>>,
     key: hmac::Key,
     /// By user name; never more than there were users.
     known: Mutex<HashMap<Box<str>, Known>>,
@@ -71,6 +73,7 @@ impl Verifier {
         aws_lc_rs::rand::fill(&mut key).expect("the system gives random numbers");
         Self {
             places: Arc::new(Semaphore::new((processors / 2).max(1))),
+            memories: Arc::default(),
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
             known: Mutex::default(),
             attempts: Mutex::default(),
@@ -118,10 +121,14 @@ impl Verifier {
         place: OwnedSemaphorePermit,
     ) -> Option<Arc<Hash>> {
         let (file, name, password) = (Arc::clone(file), Box::<str>::from(user), Box::<[u8]>::from(password));
+        let memories = Arc::clone(&self.memories);
         let checked = tokio::task::spawn_blocking(move || {
             // Held here: who leaves meanwhile does not make room for more than may be checked at once.
             let _place = place;
-            file.check(&name, &password).cloned()
+            let mut memory = memories.lock().pop().unwrap_or_default();
+            let hash = file.check(&name, &password, &mut memory).cloned();
+            memories.lock().push(memory);
+            hash
         });
         checked.await.ok()?
     }

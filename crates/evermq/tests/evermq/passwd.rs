@@ -37,7 +37,8 @@ fn bad(file: &Path, args: &[&str], input: &str, code: i32, word: &str) {
 }
 
 fn is_right(file: &Path, user: &str, password: &str) -> bool {
-    PasswordFile::load(file, evermq_access::Effort::All).unwrap().0.check(user, password.as_bytes()).is_some()
+    let file = PasswordFile::load(file, evermq_access::Effort::All).unwrap().0;
+    file.check(user, password.as_bytes(), &mut evermq_access::Memory::default()).is_some()
 }
 
 #[test]
