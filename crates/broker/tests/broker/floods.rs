@@ -291,7 +291,7 @@ fn a_client_that_never_reads_costs_little_and_nobody_else() {
     const SIZE: usize = 100_000;
     const COUNT: usize = 4_000;
     let site = Site::new();
-    let program = Program::start(&site, "max_queued_bytes = \"16 MiB\"\nmax_queued_messages = 1000", None);
+    let program = Program::start(&site, "max_queued_bytes = \"10 MiB\"\nmax_queued_messages = 1000", None);
     let mut stuck = program.client("stuck");
     stuck.subscribe_at("t", QoS::AtMostOnce);
     let mut reader = program.client("reader");
