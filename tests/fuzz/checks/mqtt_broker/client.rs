@@ -78,7 +78,9 @@ impl Client {
             Packet::Publish(publish) => self.take(who, &publish, model),
             Packet::PubRel(ack_of) => {
                 self.taken.remove(&ack_of.packet_id);
-                self.opens(ack_of.packet_id);
+                // It holds a place, and yet waits for none (`[MQTT-3.3.4-10]`): after a connection that took more there may be
+                // more of them than Receive Maximum.
+                self.open.insert(ack_of.packet_id);
                 self.answers.push_back(Packet::PubComp(ack(ack_of.packet_id, ReasonCode::Success)));
             }
             Packet::PubAck(ack) => {
