@@ -37,6 +37,9 @@ pub fn init(log: Log) {
     };
     let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(quiet(level)));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    // Where nobody reads standard error any more, a line about that, on standard error, would be a panic of the thread that
+    // has something to say: the one that waits for SIGTERM among them.
+    let builder = builder.log_internal_errors(false);
     // A second call finds a logger in place: the first one stays.
     let _ = match log.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

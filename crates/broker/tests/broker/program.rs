@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use crate::running::{PATIENCE, Site};
 pub(crate) struct Program {
     child: Child,
     log: Arc<Mutex<String>>,
+    deaf: Arc<AtomicBool>,
+    reader: Option<std::thread::JoinHandle<()>>,
     pub(crate) plain: SocketAddr,
     pub(crate) tls: SocketAddr,
     peer: u16,
@@ -32,6 +35,8 @@ impl Program {
         let mut program = Self {
             child: Command::new("true").spawn().unwrap(),
             log: Arc::default(),
+            deaf: Arc::default(),
+            reader: None,
             plain,
             tls,
             peer: peer.port(),
@@ -50,12 +55,15 @@ impl Program {
         command.arg("--config").arg(program.directory.join("evermq.toml")).args(["--host", "broker1"]);
         program.child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(program.child.stderr.take().unwrap()).lines();
-        let into = Arc::clone(&program.log);
-        std::thread::spawn(move || {
+        let (into, deaf) = (Arc::clone(&program.log), Arc::clone(&program.deaf));
+        program.reader = Some(std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 into.lock().unwrap().push_str(&(line + "\n"));
+                if deaf.load(Ordering::SeqCst) {
+                    break;
+                }
             }
-        });
+        }));
         program.wait_for("its listener", || std::net::TcpStream::connect(plain).is_ok());
         program
     }
@@ -106,6 +114,22 @@ impl Program {
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).unwrap();
         serde_json::from_str::<Value>(&line).unwrap()["health"].as_str().unwrap().to_owned()
+    }
+
+    /// From now on nobody reads its log.
+    pub(crate) fn go_deaf(&mut self) {
+        self.deaf.store(true, Ordering::SeqCst);
+        let reader = self.reader.take().unwrap();
+        // It says something to that, but for the moment before it serves.
+        self.wait_for("a line", || {
+            self.signal(Signal::SIGHUP);
+            reader.is_finished()
+        });
+    }
+
+    /// How it has ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

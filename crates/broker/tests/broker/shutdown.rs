@@ -2,9 +2,11 @@
 
 use evermq_mqtt::packet::Connect;
 use evermq_mqtt::{Packet, QoS, ReasonCode, Version};
+use nix::sys::signal::Signal;
 
 use crate::client::{Client, connect, will};
-use crate::running::start;
+use crate::program::Program;
+use crate::running::{PATIENCE, Site, start};
 
 #[test]
 fn every_client_is_told_and_closed() {
@@ -54,4 +56,22 @@ fn a_client_that_does_not_listen_does_not_hold_it_up() {
     broker.stop().unwrap();
     let took = evermq_broker::connection::clock() - started;
     assert!(took < std::time::Duration::from_secs(8), "{took:?} with a drain_timeout of 3 s");
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_keep_it_from_stopping() {
+    let site = Site::new();
+    let mut program = Program::start(&site, "", None);
+    program.go_deaf();
+    program.client("c").expect_nothing();
+    program.signal(Signal::SIGTERM);
+    let deadline = evermq_broker::connection::clock() + PATIENCE;
+    let status = loop {
+        if let Some(status) = program.ended() {
+            break status;
+        }
+        assert!(evermq_broker::connection::clock() < deadline, "it does not end");
+        std::thread::park_timeout(std::time::Duration::from_millis(10));
+    };
+    assert!(status.success(), "{status}");
 }
