@@ -79,8 +79,10 @@ impl Client {
             Packet::PubRel(ack_of) => {
                 self.taken.remove(&ack_of.packet_id);
                 // It holds a place, and yet waits for none (`[MQTT-3.3.4-10]`): after a connection that took more there may be
-                // more of them than Receive Maximum.
-                self.open.insert(ack_of.packet_id);
+                // more of them than Receive Maximum. One that says that it is of nothing holds none.
+                if !ack_of.reason.is_error() {
+                    self.open.insert(ack_of.packet_id);
+                }
                 self.answers.push_back(Packet::PubComp(ack(ack_of.packet_id, ReasonCode::Success)));
             }
             Packet::PubAck(ack) => {
