@@ -271,7 +271,12 @@ impl Session {
 
     /// Bytes came on the present connection that are no packet (§4.13).
     pub fn handle_malformed(&mut self, error: &DecodeError, now: Instant) {
-        self.fail(error.reason(), error.to_string(), now);
+        // Only a CONNECT names a version, and a second one is a protocol error whatever it names ([MQTT-3.1.0-2]).
+        let reason = match error.reason() {
+            ReasonCode::UnsupportedProtocolVersion => ReasonCode::ProtocolError,
+            reason => reason,
+        };
+        self.fail(reason, error.to_string(), now);
     }
 
     /// The broker ends the present connection.

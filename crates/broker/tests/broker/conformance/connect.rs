@@ -35,6 +35,12 @@ fn a_second_connect_ends_the_connection() {
     let (_site, broker) = start();
     Raw::refused(&broker, &connect5(0x02, &[], &[&string("refused")]), 0x82);
     Raw::refused4(&broker, &connect4(0x02, &[&string("refused")]));
+    // Whatever it is.
+    for (name, level) in [("MQTT", 9), ("MQTX", 5)] {
+        let connect = packet(0x10, &cat(&[&string(name), &[level, 2, 0, 0, 0], &string("c")]));
+        Raw::refused(&broker, &connect, 0x82);
+        Raw::refused4(&broker, &connect);
+    }
 }
 
 #[test]
