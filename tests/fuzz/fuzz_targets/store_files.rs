@@ -58,7 +58,7 @@ fn write(directory: &Path, mut input: &[u8]) {
             0xF8..=0xFB => {
                 fs::write(directory.join(format!("{number:016x}.log")), &file).expect("memory to write to");
                 // Now and then the file before is longer than the next one says, or one is missing.
-                previous = file.len() as u64 - u64::from(step == 0xF9);
+                previous = (file.len() as u64).saturating_sub(u64::from(step == 0xF9));
                 number += 1 + u64::from(step == 0xFA);
                 file = header(number, previous);
             }
