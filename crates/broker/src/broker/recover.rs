@@ -57,6 +57,7 @@ impl Broker {
         journal: &Arc<Journal>,
         now: Instant,
     ) {
+        let was_connected = saved.detached_at.is_none();
         let session = Session::recover(saved, self.limits(), now);
         let subscriptions: Vec<_> =
             session.subscriptions().map(|(filter, subscription)| (filter.clone(), *subscription)).collect();
@@ -74,10 +75,13 @@ impl Broker {
         if let Ok::<_, std::convert::Infallible>((_, Some(older))) = taken {
             self.update(&older, now, |session| session.handle_end(now));
         }
-        // Records that it has no connection, if it had one, and remembers when it is due.
+        // Remembers when it is due.
         let permits = self.access.permits_of(mailbox.lock().session.user().map(AsRef::as_ref), mailbox.client_id());
         self.update(&mailbox, now, |session| {
             session.set_permits(permits);
+            if was_connected {
+                session.record_detached();
+            }
         });
     }
 }

@@ -55,10 +55,13 @@ impl Session {
         let will_at = saved.will.as_ref().and_then(|will| since.checked_add(will.delay.min(session.expiry)));
         session.will = saved.will;
         session.state = State::Detached { will_at, expires_at: since.checked_add(session.expiry) };
-        if saved.detached_at.is_none() {
-            session.note(Change::State);
-        }
         session
+    }
+
+    /// To be recorded: it has had a connection until the broker ended, and none from then on. Otherwise each start would be
+    /// the moment from which its expiry counts.
+    pub fn record_detached(&mut self) {
+        self.note(Change::State);
     }
 
     /// Ties messages to the groups of its shared subscriptions, which the store does not know: those that no other

@@ -302,7 +302,11 @@ impl World {
         self.held.clear();
         self.peer.inbox.clear();
         let saved = self.replay();
+        let was_connected = saved.detached_at.is_none();
         self.client.session = Session::recover(saved, Arc::new(durable_limits()), self.client.now);
+        if was_connected {
+            self.client.session.record_detached();
+        }
         self.record();
     }
 
