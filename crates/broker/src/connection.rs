@@ -235,28 +235,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if input.any || self.look { Turn::Again } else { Turn::Wait }
     }
 
-    /// Who sends faster than it may is not read from for a while.
-    fn slow_down(&mut self, buffers: &Buffers, now: Instant) {
-        let Some(rates) = self.broker.rates.get() else { return };
-        let (mut messages, mut bytes) = (0, 0);
-        for packet in &buffers.packets {
-            if let Packet::Publish(publish) = packet {
-                messages += 1;
-                bytes += (publish.topic.as_str().len() + publish.payload.len()) as u64;
-            }
-        }
-        let meter = self.meter.get_or_insert_default();
-        let Some(until) = meter.handle_messages(rates, messages, bytes, now) else { return };
-        if self.broker.counters.slowed.fetch_add(1, Ordering::Relaxed) == 0 {
-            tracing::warn!(
-                client = %self.mailbox.client_id(),
-                "a client publishes faster than broker.max_publish_rate or max_publish_bytes and is read from more slowly; said once"
-            );
-        }
-        tracing::debug!(client = %self.mailbox.client_id(), "publishes too fast: read from more slowly");
-        self.pause = Pause::slowed(until);
-    }
-
     /// Gives the session what came, and takes what it wants done and sent. True: it has more to send.
     fn exchange(
         &mut self,

@@ -1,17 +1,20 @@
 //! A message on its way to its receivers: encoded at most once for each version and QoS, however many they are.
 
+mod origin;
+
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use evermq_bridge::{Hold, Message};
+use evermq_bridge::Message;
 use evermq_mqtt::codec::{self, Alias, EncodeError, PublishFrame, Sent};
 use evermq_mqtt::properties::PublishProperties;
 use evermq_mqtt::{Packet, PacketId, Publish, QoS, Text, TopicName, Version};
-use evermq_store::{Handle, Position, SessionId, Source};
+use evermq_store::Handle;
 
 use crate::share::ShareRef;
+pub use origin::Origin;
 
 /// A message that several sessions hold.
 #[derive(Debug)]
@@ -24,55 +27,6 @@ pub struct Shared {
     origin: Option<Arc<Origin>>,
     /// Where the store has it, if it does: at most once, however many wait for it.
     stored: OnceLock<Handle>,
-}
-
-/// Who brings a message again if the broker stops: a durable session at QoS 2, its will, or another broker. Until the store has
-/// heard that it was taken, or has gone out, nobody is sent it at QoS 2: should the broker stop before that, the store forgets
-/// this one.
-#[derive(Debug)]
-pub struct Origin {
-    /// Who.
-    pub source: Source,
-    hold: Arc<Hold>,
-}
-
-impl Origin {
-    /// A message that this session has just taken, by the key of its mailbox.
-    #[must_use]
-    pub fn client(session: u64, packet_id: PacketId) -> Arc<Self> {
-        Self::of(Source::Client { session: SessionId(session), packet_id: packet_id.0.get() })
-    }
-
-    /// The will that the store has under this number.
-    #[must_use]
-    pub fn of_will(number: u64) -> Arc<Self> {
-        Self::of(Source::Will { will: SessionId(number) })
-    }
-
-    fn of(source: Source) -> Arc<Self> {
-        Arc::new(Self { source, hold: Hold::new() })
-    }
-
-    /// A message of another broker; `hold` is the same for all that are taken together.
-    #[must_use]
-    pub fn peer(epoch: u64, seq: u64, hold: &Arc<Hold>) -> Arc<Self> {
-        Arc::new(Self { source: Source::Peer { epoch, seq }, hold: Arc::clone(hold) })
-    }
-
-    /// The store has heard that it was taken, and has that when it is at `at`. What comes from another broker is complete
-    /// together with what came with it.
-    pub fn complete(&self, at: Position) {
-        match self.source {
-            Source::Client { .. } | Source::Will { .. } => self.hold.release(at),
-            Source::Peer { .. } => {}
-        }
-    }
-
-    /// What keeps it from those who may have it only once.
-    #[must_use]
-    pub fn hold(&self) -> &Arc<Hold> {
-        &self.hold
-    }
 }
 
 /// The forms of a PUBLISH: 3.1.1 (and 3.1) or 5.0, each with one of three QoS.
@@ -145,7 +99,7 @@ impl Shared {
     /// Whether nothing keeps it from being sent at QoS 2.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.origin.as_ref().is_none_or(|origin| origin.hold.is_released())
+        self.origin.as_ref().is_none_or(|origin| origin.hold().is_released())
     }
 
     /// It is its topic's retained message no longer.

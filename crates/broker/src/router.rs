@@ -4,6 +4,8 @@
 //! (`[MQTT-4.6.0-6]`). No lock is shared by all: the subscriptions are a snapshot, each session has a lock of its own, and
 //! the retained messages are in shards.
 
+mod deliveries;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,8 +23,9 @@ use crate::message::{self, Delivery, Origin, Shared};
 use crate::retained::{self, Kept, Mark, Retained};
 use crate::session::{Delivered, Subscription};
 use crate::share::{Group, Groups, ShareRef};
-use crate::subscriptions::{Matches, Subscribers, Subscriptions};
+use crate::subscriptions::{Subscribers, Subscriptions};
 use crate::sys::Board;
+use deliveries::Deliveries;
 
 /// Subscriptions, retained messages, and the way from one to the other.
 #[derive(Debug)]
@@ -330,99 +333,6 @@ impl Router {
             );
         }
         own
-    }
-}
-
-/// Messages of one topic on their way.
-struct Deliveries<'a> {
-    counters: &'a Counters,
-    shared: Vec<Arc<Shared>>,
-    wakes: &'a mut Wakes,
-    congested: Congested,
-}
-
-impl Deliveries<'_> {
-    /// To the subscribers of one filter.
-    fn deliver_each(&mut self, subscribers: &Subscribers<Entry>, from: Option<u64>) {
-        let mut entries = subscribers.iter().peekable();
-        while let Some((key, entry)) = entries.next() {
-            match entry {
-                // [MQTT-3.8.3-3].
-                Entry::One(subscriber) if subscriber.subscription.options.no_local && from == Some(key) => {}
-                Entry::One(subscriber) => {
-                    let (qos, ids) = (subscriber.subscription.options.qos, subscriber.ids.clone());
-                    // The last one gets the messages themselves: as a rule there is one only.
-                    let is_last = entries.peek().is_none();
-                    self.deliver(subscriber, qos, ids, is_last);
-                }
-                Entry::Group(group) => self.deliver_to_group(group),
-            }
-        }
-    }
-
-    fn deliver(&mut self, subscriber: &Subscriber, qos: QoS, ids: Option<Arc<[NonZeroU32]>>, is_last: bool) {
-        let Self { counters, shared, wakes, congested } = self;
-        let delivery = |message: Arc<Shared>| {
-            let publish = &message.message().publish;
-            Delivery {
-                qos: qos.min(publish.qos),
-                // [MQTT-3.3.1-12], [MQTT-3.3.1-13].
-                retain: publish.retain && subscriber.subscription.options.retain_as_published,
-                message,
-                ids: ids.clone(),
-                share: None,
-            }
-        };
-        let mailbox = &subscriber.mailbox;
-        let each = |delivered| note(counters, congested, mailbox, delivered);
-        if is_last {
-            mailbox.deliver(shared.drain(..).map(delivery), wakes, each);
-        } else {
-            mailbox.deliver(shared.iter().cloned().map(delivery), wakes, each);
-        }
-    }
-
-    fn deliver_to_group(&mut self, group: &Arc<Group>) {
-        for shared in &self.shared {
-            if let Some(taken) = group.deliver(shared, None, self.wakes) {
-                note(self.counters, &mut self.congested, &taken.mailbox, taken.delivered);
-            }
-        }
-    }
-
-    /// A client gets one copy, at the highest QoS of its matching subscriptions (`[MQTT-3.3.4-2]`), with the identifiers
-    /// of all of them (`[MQTT-3.3.4-4]`). What comes to it through a shared subscription is a copy of its own (§4.8.2).
-    fn deliver_overlapping(&mut self, matches: &Matches<'_, Entry>, from: Option<u64>) {
-        let mut all: Vec<(u64, &Subscriber)> = Vec::new();
-        for (key, entry) in matches.iter().flat_map(Subscribers::iter) {
-            match entry {
-                // [MQTT-3.8.3-3].
-                Entry::One(subscriber) if subscriber.subscription.options.no_local && from == Some(key) => {}
-                Entry::One(subscriber) => all.push((key, subscriber)),
-                Entry::Group(group) => self.deliver_to_group(group),
-            }
-        }
-        all.sort_by_key(|(key, _)| *key);
-        for same in all.chunk_by(|(one, _), (other, _)| one == other) {
-            let options = |subscriber: &&(u64, &Subscriber)| subscriber.1.subscription.options;
-            let Some((_, first)) = same.iter().max_by_key(|entry| options(entry).retain_as_published) else { continue };
-            let qos = same.iter().map(|entry| options(&entry).qos).max().unwrap_or_default();
-            let ids = if let [(_, only)] = same {
-                only.ids.clone()
-            } else {
-                let ids: Vec<_> = same.iter().filter_map(|(_, subscriber)| subscriber.subscription.id).collect();
-                (!ids.is_empty()).then(|| ids.into())
-            };
-            self.deliver(first, qos, ids, false);
-        }
-    }
-}
-
-/// What became of a message.
-fn note(counters: &Counters, congested: &mut Congested, mailbox: &Arc<Mailbox>, delivered: Delivered) {
-    counters.count_drops(mailbox, delivered);
-    if delivered.congested && congested.is_none() {
-        *congested = Some(Arc::clone(mailbox));
     }
 }
 

@@ -2,12 +2,16 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
 use evermq_bridge::Pressure;
+use evermq_mqtt::Packet;
 use tokio::time::Sleep;
 
+use super::Connection;
+use super::buffers::Buffers;
 use crate::backbone::Relief;
 use crate::broker::{Broker, Published};
 use crate::mailbox::Mailbox;
@@ -72,5 +76,29 @@ impl Pause {
     /// Whether nothing keeps the client from being heard.
     pub(super) fn is_reading(&self) -> bool {
         matches!(self, Self::None)
+    }
+}
+
+impl<S> Connection<S> {
+    /// Who sends faster than it may is not read from for a while.
+    pub(super) fn slow_down(&mut self, buffers: &Buffers, now: Instant) {
+        let Some(rates) = self.broker.rates.get() else { return };
+        let (mut messages, mut bytes) = (0, 0);
+        for packet in &buffers.packets {
+            if let Packet::Publish(publish) = packet {
+                messages += 1;
+                bytes += (publish.topic.as_str().len() + publish.payload.len()) as u64;
+            }
+        }
+        let meter = self.meter.get_or_insert_default();
+        let Some(until) = meter.handle_messages(rates, messages, bytes, now) else { return };
+        if self.broker.counters.slowed.fetch_add(1, Ordering::Relaxed) == 0 {
+            tracing::warn!(
+                client = %self.mailbox.client_id(),
+                "a client publishes faster than broker.max_publish_rate or max_publish_bytes and is read from more slowly; said once"
+            );
+        }
+        tracing::debug!(client = %self.mailbox.client_id(), "publishes too fast: read from more slowly");
+        self.pause = Pause::slowed(until);
     }
 }
