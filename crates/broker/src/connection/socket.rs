@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::BytesMut;
-use evermq_mqtt::codec;
+use evermq_mqtt::Version;
+use evermq_mqtt::codec::{self, PacketType};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use super::buffers::{Buffers, KEEP, MIN_ROOM, READ};
@@ -28,9 +29,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             &mut buffers.input
         };
         if !self.undecoded {
-            if buffer.capacity() - buffer.len() < MIN_ROOM {
-                // Doubles with what has come, never with what a header promises.
-                buffer.reserve(READ.max(buffer.len()));
+            if is_own {
+                make_room_for_rest(buffer, self.version);
+            } else if buffer.capacity() - buffer.len() < MIN_ROOM {
+                // As large each time, so that the same memory is taken again where it is free.
+                buffer.reserve(READ + KEEP - buffer.len());
             }
             match pin!(self.stream.read_buf(buffer)).poll(cx) {
                 Poll::Pending => return input,
@@ -40,6 +43,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         }
         input.any = true;
+        let mut piece;
+        let mut buffer = buffer;
+        if !is_own && begins_with_message(buffer, self.version) {
+            // Small messages get a piece of memory of their own, for all that have come together. So the buffer is there for the
+            // next read while they are on their way, and stays in this processor's cache; and who is done with one of them in
+            // another thread does not disturb those that are decoded meanwhile.
+            piece = BytesMut::from(&buffer[..]);
+            buffer.clear();
+            buffer = &mut piece;
+        }
         while buffers.packets.len() < MAX_PACKETS {
             match codec::decode(buffer, self.version, &self.limits) {
                 Ok(Some(packet)) => buffers.packets.push(packet),
@@ -144,5 +157,82 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Poll::Ready(Ok(0) | Err(_)) => Turn::Done,
             Poll::Ready(Ok(_)) => Turn::Again,
         }
+    }
+}
+
+/// Makes room in the buffer of one large packet: at most for its rest, so that what it keeps alive is no larger than it is.
+/// Doubles with what has come, never with what a header promises.
+fn make_room_for_rest(buffer: &mut BytesMut, version: Version) {
+    if buffer.capacity() > buffer.len() {
+        return;
+    }
+    let rest = codec::packet_len(buffer, version).map_or(READ, |len| len.saturating_sub(buffer.len()));
+    // Not `reserve`, which takes more than it is asked for.
+    let mut larger = BytesMut::with_capacity(buffer.len() + rest.clamp(1, READ.max(buffer.len())));
+    larger.extend_from_slice(buffer);
+    *buffer = larger;
+}
+
+/// Whether a small PUBLISH comes first.
+fn begins_with_message(buffer: &[u8], version: Version) -> bool {
+    buffer.first().is_some_and(|first| first >> 4 == PacketType::Publish as u8)
+        && codec::packet_len(buffer, version).is_some_and(|len| len <= KEEP && len <= buffer.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A PUBLISH at QoS 0 with a payload of so many bytes.
+    fn publish(payload: usize) -> Vec<u8> {
+        let remaining = 3 + payload;
+        let mut packet = vec![0x30];
+        let mut rest = remaining;
+        while rest > 0 {
+            packet.push(u8::try_from(rest % 128).unwrap() | if rest > 127 { 0x80 } else { 0 });
+            rest /= 128;
+        }
+        packet.extend_from_slice(&[0, 1, b't']);
+        packet.resize(packet.len() + payload, 7);
+        packet
+    }
+
+    #[test]
+    fn the_buffer_of_a_large_packet_ends_with_it_and_grows_with_what_has_come() {
+        for payload in [10_000, 65_536, 70_000, 200_000, 1_000_000] {
+            let packet = publish(payload);
+            let mut buffer = BytesMut::from(&packet[..KEEP + 1]);
+            while buffer.len() < packet.len() {
+                let before = buffer.len();
+                make_room_for_rest(&mut buffer, Version::V5);
+                let room = buffer.capacity() - before;
+                assert!(room > 0, "a read without room looks like the end of the connection");
+                assert!(buffer.capacity() <= packet.len(), "{} for {}", buffer.capacity(), packet.len());
+                assert!(room <= READ.max(before), "{room} for {before} that have come");
+                buffer.extend_from_slice(&packet[before..before + room]);
+            }
+            assert_eq!(buffer, packet);
+        }
+    }
+
+    #[test]
+    fn room_that_is_there_is_used_first() {
+        let mut buffer = BytesMut::with_capacity(20_000);
+        buffer.extend_from_slice(&publish(100_000)[..10_000]);
+        let (place, capacity) = (buffer.as_ptr(), buffer.capacity());
+        make_room_for_rest(&mut buffer, Version::V5);
+        assert_eq!((buffer.as_ptr(), buffer.capacity()), (place, capacity));
+    }
+
+    #[test]
+    fn only_a_small_whole_message_has_what_came_copied() {
+        let begins = |bytes: &[u8]| begins_with_message(bytes, Version::V4);
+        let small = publish(64);
+        assert!(begins(&small));
+        assert!(begins(&[small.clone(), publish(100_000)].concat()));
+        assert!(!begins(&small[..small.len() - 1]), "it waits for its rest");
+        assert!(!begins(&publish(KEEP)));
+        assert!(!begins(&[0x40, 2, 0, 1]), "an acknowledgement keeps nothing");
+        assert!(!begins(&[]));
     }
 }

@@ -16,6 +16,8 @@ use crate::message::Delivery;
 const MAX_BUFFERS: usize = 64;
 /// A read buffer is about this large, so messages less than this apart are in the same one.
 const PAGES: u32 = 16;
+/// A message of so many bytes has a buffer of its own, with little else in it.
+const ALONE: usize = 60 * 1024;
 /// Of memory.
 const PAGE: usize = 4096;
 /// Buffers that are being filled at the same time: one for each worker, and some are always just full.
@@ -291,6 +293,10 @@ impl Queue {
 
     /// Whether the message is in another buffer than the latest ones, as far as addresses tell.
     fn opens_buffer(&mut self, delivery: &Delivery) -> bool {
+        // One that fills a buffer alone counts with its own bytes.
+        if delivery.message.payload_len() >= ALONE {
+            return false;
+        }
         #[expect(clippy::cast_possible_truncation, reason = "only roughly, see `recent`")]
         let page = (delivery.message.address() / PAGE) as u32;
         if let Some(same) = self.recent.iter_mut().find(|recent| recent.abs_diff(page) < PAGES) {
@@ -319,3 +325,6 @@ impl Drop for Queue {
         self.budget.give_back(&mut self.share);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,6 +84,12 @@ pub fn decode(buffer: &mut BytesMut, version: Version, limits: &Limits) -> Resul
     decode_body(&header, Reader::new(frame, header.len), version).map(Some)
 }
 
+/// Bytes of the first packet in `buffer`, fixed header included; `None` while that has not come whole, or is none.
+#[must_use]
+pub fn packet_len(buffer: &[u8], version: Version) -> Option<usize> {
+    Header::parse(buffer, version).ok().flatten().map(|header| header.packet_size())
+}
+
 #[inline]
 fn decode_body(header: &Header, body: Reader, version: Version) -> Result<Packet, DecodeError> {
     Ok(match header.packet {

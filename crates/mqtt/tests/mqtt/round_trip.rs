@@ -3,7 +3,8 @@
 use crate::strategy;
 use bytes::{Bytes, BytesMut};
 use evermq_mqtt::codec::{
-    Limits, PublishFrame, Sender, Sent, check_sender, decode, encode, encode_publish, encoded_len, publish_len,
+    Limits, PublishFrame, Sender, Sent, check_sender, decode, encode, encode_publish, encoded_len, packet_len,
+    publish_len,
 };
 use evermq_mqtt::packet::{Connect, SubscriptionOptions};
 use evermq_mqtt::{Packet, QoS, ReasonCode, TopicName, Version};
@@ -110,6 +111,16 @@ proptest! {
         let bytes = encoded(&packet, version);
         prop_assert_eq!(bytes.len(), encoded_len(&packet, version));
         prop_assert_eq!(decode_one(&bytes, version), as_said_in(packet, version));
+    }
+
+    #[test]
+    fn a_packet_is_as_long_as_its_header_says((packet, version) in packet_and_version()) {
+        let bytes = encoded(&packet, version);
+        prop_assert_eq!(packet_len(&bytes, version), Some(bytes.len()));
+        // One byte of type and flags, then a length whose last byte is below 128.
+        let header = 2 + bytes[1..].iter().take_while(|byte| **byte >= 0x80).count();
+        prop_assert_eq!(packet_len(&bytes[..header], version), Some(bytes.len()));
+        prop_assert_eq!(packet_len(&bytes[..header - 1], version), None);
     }
 
     #[test]
