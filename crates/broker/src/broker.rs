@@ -337,12 +337,7 @@ impl Broker {
                 self.counters.count_refused(reason);
                 tracing::debug!(client = %mailbox.client_id(), reason = reason.name(), "message refused");
             }
-            Action::Subscribe { filter, subscription, retained } => {
-                self.router.subscribe(mailbox, &filter, subscription);
-                if retained {
-                    self.router.deliver_retained(mailbox, &filter, subscription, now, wakes);
-                }
-            }
+            Action::Subscribe(wanted) => self.subscribe(mailbox, &[wanted], now, wakes),
             Action::Unsubscribe(filter) => self.router.unsubscribe(mailbox, [&filter]),
             Action::Watch => self.cluster.watch(mailbox, now, wakes),
             Action::SendAway(payload) => self.send_away(mailbox, &payload),
@@ -490,6 +485,7 @@ mod change;
 mod checkpoint;
 mod recover;
 mod reloaded;
+mod subscribe;
 
 pub use checkpoint::Checkpoint;
 pub use reloaded::AccessApplied;

@@ -164,14 +164,29 @@ impl Router {
 
     /// Enters or replaces a subscription.
     pub fn subscribe(&self, mailbox: &Arc<Mailbox>, filter: &TopicFilter, subscription: Subscription) {
-        let ids = subscription.id.map(|id| Arc::from([id]));
-        let subscriber = Subscriber { mailbox: Arc::clone(mailbox), subscription, ids };
-        if filter.share().is_some() {
-            self.groups.join(filter, subscriber, |key, group| {
-                self.subscriptions.insert(filter, key, Entry::Group(group));
-            });
-        } else {
-            self.subscriptions.insert(filter, mailbox.key(), Entry::One(subscriber));
+        self.subscribe_all(mailbox, [(filter, subscription)]);
+    }
+
+    /// The same for several, which cost less together.
+    pub fn subscribe_all<'a>(
+        &self,
+        mailbox: &Arc<Mailbox>,
+        subscriptions: impl IntoIterator<Item = (&'a TopicFilter, Subscription)>,
+    ) {
+        let mut own = Vec::new();
+        for (filter, subscription) in subscriptions {
+            let ids = subscription.id.map(|id| Arc::from([id]));
+            let subscriber = Subscriber { mailbox: Arc::clone(mailbox), subscription, ids };
+            if filter.share().is_some() {
+                self.groups.join(filter, subscriber, |key, group| {
+                    self.subscriptions.insert(filter, key, Entry::Group(group));
+                });
+            } else {
+                own.push((filter, Entry::One(subscriber)));
+            }
+        }
+        if !own.is_empty() {
+            self.subscriptions.insert_all(own, mailbox.key());
         }
     }
 

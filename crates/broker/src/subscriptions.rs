@@ -75,12 +75,20 @@ impl<T: Clone> Default for Subscriptions<T> {
 impl<T: Clone> Subscriptions<T> {
     /// Enters `value` for the subscriber `key`, or replaces what it has for this filter (`[MQTT-3.8.4-3]`).
     pub fn insert(&self, filter: &TopicFilter, key: u64, value: T) {
+        self.insert_all([(filter, value)], key);
+    }
+
+    /// The same for many filters. What they have in common of the tree is copied once for all of them.
+    pub fn insert_all<'a>(&self, entries: impl IntoIterator<Item = (&'a TopicFilter, T)>, key: u64) {
         let mut count = self.writer.lock();
         let mut root = self.root.load_full();
-        let levels: Vec<_> = filter.levels().collect();
-        let is_new = insert(Arc::make_mut(&mut root), &levels, key, value);
+        let mut levels = Vec::new();
+        for (filter, value) in entries {
+            levels.clear();
+            levels.extend(filter.levels());
+            *count += usize::from(insert(Arc::make_mut(&mut root), &levels, key, value));
+        }
         self.root.store(root);
-        *count += usize::from(is_new);
     }
 
     /// Removes what `key` has for `filters`.

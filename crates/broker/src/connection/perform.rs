@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::buffers::Buffers;
 use super::held::Promise;
 use super::{Connection, Phase};
-use crate::session::{Action, Session};
+use crate::session::{Action, Session, Wanted};
 
 /// The answer to a message, or another packet.
 pub(super) struct Answer {
@@ -41,9 +41,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     self.broker.counters.ended.count(reason);
                     self.phase = if self.phase == Phase::Lost { Phase::Lost } else { Phase::Closing };
                 }
+                Action::Subscribe(first) => self.subscribe(first, buffers, now),
                 Action::SendWill(_)
                 | Action::Refused(_)
-                | Action::Subscribe { .. }
                 | Action::Unsubscribe(_)
                 | Action::Watch
                 | Action::SendAway(_)
@@ -57,6 +57,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if published {
             self.fills_store = buffers.wakes.recorded() != Position::default();
         }
+    }
+
+    /// Enters `first`, and with it the subscriptions behind it.
+    fn subscribe(&mut self, first: Wanted, buffers: &mut Buffers, now: Instant) {
+        let Buffers { actions, wakes, .. } = buffers;
+        let mut wanted = vec![first];
+        while let Some(Action::Subscribe(_)) = actions.front() {
+            if let Some(Action::Subscribe(next)) = actions.pop_front() {
+                wanted.push(next);
+            }
+        }
+        self.broker.subscribe(&self.mailbox, &wanted, now, wakes);
     }
 
     /// Publishes `first`, and with it what came behind it and goes the same way.

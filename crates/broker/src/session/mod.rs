@@ -68,7 +68,7 @@ pub use limits::{Durability, Durable, Limits};
 use link::Link;
 pub(crate) use publish::is_reserved;
 use queue::Queue;
-pub use subscribe::Subscription;
+pub use subscribe::{Subscription, Wanted};
 pub use will::{DueWill, Will};
 
 use crate::authentication::{Authentication, Step};
@@ -93,15 +93,8 @@ pub enum Action {
     SendWill(Arc<DueWill>),
     /// A message was not accepted; the client has been told where its version can say so.
     Refused(ReasonCode),
-    /// Enter or replace the subscription, then bring the retained messages if `retained`.
-    Subscribe {
-        /// The filter.
-        filter: TopicFilter,
-        /// What was granted.
-        subscription: Subscription,
-        /// Whether retained messages are to be sent.
-        retained: bool,
-    },
+    /// Enter or replace the subscription, then bring the retained messages if they are wanted.
+    Subscribe(Wanted),
     /// Remove the subscription.
     Unsubscribe(TopicFilter),
     /// An lb wants to know how this broker is, from now on.

@@ -6,7 +6,7 @@ use evermq_daemon::cluster_topics;
 use evermq_mqtt::packet::{
     RetainHandling, SubAck, Subscribe, SubscribeFilter, SubscriptionOptions, UnsubAck, Unsubscribe,
 };
-use evermq_mqtt::{Packet, QoS, ReasonCode};
+use evermq_mqtt::{Packet, QoS, ReasonCode, TopicFilter};
 
 use super::changes::Change;
 use super::{Action, Session};
@@ -18,6 +18,17 @@ pub struct Subscription {
     pub options: SubscriptionOptions,
     /// Subscription Identifier.
     pub id: Option<NonZeroU32>,
+}
+
+/// A subscription to be entered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The filter.
+    pub filter: TopicFilter,
+    /// What was granted.
+    pub subscription: Subscription,
+    /// Whether retained messages are to be sent.
+    pub retained: bool,
 }
 
 impl Session {
@@ -37,7 +48,7 @@ impl Session {
                 continue;
             }
             // The filter outlives the buffer that this packet was read into.
-            let filter = evermq_mqtt::TopicFilter::new(filter.text().detached()).unwrap_or(filter);
+            let filter = TopicFilter::new(filter.text().detached()).unwrap_or(filter);
             let subscription = Subscription { options, id };
             let is_new = self.subscriptions.insert(filter.clone(), subscription).is_none();
             if self.durable {
@@ -52,7 +63,7 @@ impl Session {
                 RetainHandling::DoNotSend => false,
             };
             reasons.push(granted(options.qos));
-            actions.push(Action::Subscribe { filter, subscription, retained });
+            actions.push(Action::Subscribe(Wanted { filter, subscription, retained }));
         }
         // SUBACK before the retained messages, as most clients expect it; the standard leaves it open (§3.8.4).
         let suback = SubAck { packet_id: subscribe.packet_id, reasons, properties: None };
@@ -77,7 +88,7 @@ impl Session {
         self.actions.push_back(Action::Send(Packet::UnsubAck(unsuback)));
     }
 
-    fn subscribe_refusal(&self, filter: &evermq_mqtt::TopicFilter) -> Option<ReasonCode> {
+    fn subscribe_refusal(&self, filter: &TopicFilter) -> Option<ReasonCode> {
         if filter.levels().next() == Some(cluster_topics::LEVEL) {
             let is_open = self.is_lb() && filter.as_str() == cluster_topics::STATE;
             return (!is_open).then_some(ReasonCode::NotAuthorized);

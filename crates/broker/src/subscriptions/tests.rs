@@ -68,6 +68,22 @@ fn a_subscriber_has_one_entry_for_a_filter() {
 }
 
 #[test]
+fn many_filters_are_entered_at_once() {
+    let subscriptions = Subscriptions::default();
+    subscriptions.insert(&filter("a/b"), 1, 10);
+    let snapshot = subscriptions.snapshot();
+    let filters: Vec<_> = ["a/b", "a/+", "a/b/#", "a/c", "a/b"].map(filter).into();
+    subscriptions.insert_all(filters.iter().zip(20..), 1);
+    assert_eq!(subscriptions.len(), 4, "one was there, and it came twice");
+    let mut found = matches(&subscriptions, "a/b");
+    found.sort_unstable();
+    assert_eq!(found, [(1, 21), (1, 22), (1, 24)], "the last one counts");
+    assert_eq!(snapshot.matches(&topic("a/b")).iter().flat_map(Subscribers::iter).count(), 1);
+    subscriptions.remove(&filters, 1);
+    assert!(subscriptions.is_empty());
+}
+
+#[test]
 fn a_snapshot_does_not_change() {
     let subscriptions = Subscriptions::default();
     subscriptions.insert(&filter("a"), 1, 10);

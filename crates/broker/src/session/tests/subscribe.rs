@@ -9,7 +9,7 @@ use evermq_mqtt::packet::{
 use evermq_mqtt::properties::SubscribeProperties;
 
 use super::*;
-use crate::session::Subscription;
+use crate::session::{Subscription, Wanted};
 
 fn filter(filter: &str) -> TopicFilter {
     TopicFilter::new(text(filter)).unwrap()
@@ -31,7 +31,8 @@ fn suback(reasons: &[ReasonCode]) -> Action {
 }
 
 fn entered(name: &str, options: SubscriptionOptions, retained: bool) -> Action {
-    Action::Subscribe { filter: filter(name), subscription: Subscription { options, id: NonZeroU32::new(9) }, retained }
+    let subscription = Subscription { options, id: NonZeroU32::new(9) };
+    Action::Subscribe(Wanted { filter: filter(name), subscription, retained })
 }
 
 fn at(qos: QoS) -> SubscriptionOptions {
