@@ -137,6 +137,14 @@ impl<'a> Seek<'a> {
 
     /// The level `index` of `topic`, which begins at `start`, is not the filter's.
     fn leap(&self, topic: &str, start: usize, index: usize, open: Option<usize>) -> Verdict {
+        // All that is fixed from there on: nothing before it matches.
+        let fixed = self.levels[index..].iter().take_while(|level| **level != "+").count();
+        if fixed > 1 {
+            let wanted = format!("{}{}", &topic[..start], self.levels[index..index + fixed].join("/"));
+            if topic < wanted.as_str() {
+                return Verdict::Leap(Place::at(wanted));
+            }
+        }
         let mut wanted = format!("{}{}", &topic[..start], self.levels[index]);
         // Compared as a whole: "x-1" stands before "x/", though "x" is before "x-1".
         if topic < wanted.as_str() {
