@@ -268,9 +268,11 @@ impl Broker {
         wakes.begin(None);
         let from = Some(mailbox.key());
         let Stamp { time, origin } = self.backbone.next_stamps(run.len() as u64);
+        // Of its own: all threads would count the holders of a common one in the same place, for each message twice.
+        let origin: Arc<str> = Arc::from(&*origin);
         let message = |(time, publish)| {
             let stamp = Stamp { time, origin: Arc::clone(&origin) };
-            Arc::new(Message { publish, stamp, received: now })
+            Message { publish, stamp, received: now }
         };
         let messages = (time..).zip(run.drain(..)).map(message);
         if self.backbone.is_alone() {
@@ -279,7 +281,7 @@ impl Broker {
             return Published { pressure: Pressure::Clear, congested, is_unheard: !is_wanted };
         }
         let store = |message| (Arc::clone(&message), self.router.store_for_peers(&message, None));
-        let messages: Vec<_> = messages.map(store).collect();
+        let messages: Vec<_> = messages.map(Arc::new).map(store).collect();
         let Routed { congested, .. } = self.router.route_run(messages.iter().cloned(), from, wakes);
         let mut pressure = Pressure::Clear;
         for (message, stored) in messages {

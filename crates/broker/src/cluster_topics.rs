@@ -163,13 +163,7 @@ fn delivery(readiness: Readiness, now: Instant) -> Delivery {
     };
     // The stamp orders what brokers exchange; this goes to no other broker.
     let message = Message { publish, stamp: Stamp { time: 0, origin: Arc::from("") }, received: now };
-    Delivery {
-        message: Shared::new(Arc::new(message), false),
-        qos: QoS::AtMostOnce,
-        retain: false,
-        ids: None,
-        share: None,
-    }
+    Delivery { message: Shared::new(message, false), qos: QoS::AtMostOnce, retain: false, ids: None, share: None }
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ use crate::broker::{Accepted, Broker};
 use crate::mailbox::{Closing, Mailbox};
 use crate::presence::Presence;
 use crate::rate::Meter;
+use crate::session::queue::AHEAD;
 use crate::session::{Action, LinkId, Transmit};
 use aliases::Aliases;
 use buffers::Buffers;
@@ -285,6 +286,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             session.swap_actions(actions);
             let mut bytes = 0;
             while !is_blocked && bytes < MAX_TRANSMIT_BYTES && transmits.len() < MAX_TRANSMITS {
+                if transmits.len() % AHEAD == 0 {
+                    session.queue().look_ahead();
+                }
                 let Some(transmit) = session.poll_transmit(now) else { break };
                 bytes += transmit.payload_len();
                 transmits.push(transmit);

@@ -1,5 +1,6 @@
 //! A message on its way to its receivers: encoded at most once for each version and QoS, however many they are.
 
+mod body;
 mod origin;
 
 use std::num::NonZeroU32;
@@ -14,12 +15,13 @@ use evermq_mqtt::{Packet, PacketId, Publish, QoS, Text, TopicName, Version};
 use evermq_store::Handle;
 
 use crate::share::ShareRef;
+pub use body::Body;
 pub use origin::Origin;
 
 /// A message that several sessions hold.
 #[derive(Debug)]
 pub struct Shared {
-    message: Arc<Message>,
+    body: Body,
     /// `None` for a message with one receiver: to keep what it is encoded to would cost more than it saves.
     frames: Option<Box<Frames>>,
     detached: OnceLock<Arc<Shared>>,
@@ -50,16 +52,16 @@ pub struct Delivery {
 impl Shared {
     /// Wraps `message` for its receivers. It makes a difference in speed only whether they are `many`.
     #[must_use]
-    pub fn new(message: Arc<Message>, many: bool) -> Arc<Self> {
+    pub fn new(message: impl Into<Body>, many: bool) -> Arc<Self> {
         Self::with_origin(message, many, None)
     }
 
     /// The same of a message whose origin matters.
     #[must_use]
-    pub fn with_origin(message: Arc<Message>, many: bool, origin: Option<Arc<Origin>>) -> Arc<Self> {
+    pub fn with_origin(message: impl Into<Body>, many: bool, origin: Option<Arc<Origin>>) -> Arc<Self> {
         Arc::new(Self {
             origin,
-            message,
+            body: message.into(),
             frames: many.then(Box::default),
             detached: OnceLock::new(),
             stored: OnceLock::new(),
@@ -68,9 +70,15 @@ impl Shared {
 
     /// A message out of the store.
     #[must_use]
-    pub fn recovered(message: Arc<Message>, many: bool, stored: Handle) -> Arc<Self> {
+    pub fn recovered(message: impl Into<Body>, many: bool, stored: Handle) -> Arc<Self> {
         let frames = many.then(Box::default);
-        Arc::new(Self { message, frames, detached: OnceLock::new(), origin: None, stored: OnceLock::from(stored) })
+        Arc::new(Self {
+            body: message.into(),
+            frames,
+            detached: OnceLock::new(),
+            origin: None,
+            stored: OnceLock::from(stored),
+        })
     }
 
     /// Where the store has it; `store` puts it there if nobody has so far, unless it has no room.
@@ -130,26 +138,44 @@ impl Shared {
 
     /// The message.
     #[must_use]
-    pub fn message(&self) -> &Arc<Message> {
-        &self.message
+    pub fn message(&self) -> &Message {
+        &self.body
+    }
+
+    /// The message for others to hold: a copy of what is the sessions' alone, without its bytes.
+    #[must_use]
+    pub fn to_message(&self) -> Arc<Message> {
+        match &self.body {
+            Body::Own(message) => Arc::new(message.clone()),
+            Body::Shared(message) => Arc::clone(message),
+        }
     }
 
     /// Bytes of the payload.
     #[must_use]
     pub fn payload_len(&self) -> usize {
-        self.message.publish.payload.len()
+        self.body.publish.payload.len()
+    }
+
+    /// Reads a little of all that sending it needs; what comes out means nothing.
+    pub(crate) fn touch(self: &Arc<Self>) -> usize {
+        let Publish { topic, payload, properties, .. } = &self.body.publish;
+        Arc::strong_count(self)
+            ^ usize::from(properties.is_some())
+            ^ topic.as_str().len()
+            ^ payload.first().copied().map_or(0, usize::from)
     }
 
     /// Bytes that it keeps in memory, which is more than it has on the wire where it has many properties.
     #[must_use]
     pub fn weight(&self) -> usize {
-        self.message.publish.weight()
+        self.body.publish.weight()
     }
 
     /// Where its bytes are, for telling which messages share a buffer.
     #[must_use]
     pub fn address(&self) -> usize {
-        let Publish { payload, topic, .. } = &self.message.publish;
+        let Publish { payload, topic, .. } = &self.body.publish;
         if payload.is_empty() { topic.as_str().as_ptr().addr() } else { payload.as_ptr().addr() }
     }
 
@@ -158,8 +184,7 @@ impl Shared {
     #[must_use]
     pub fn detached(&self) -> Arc<Self> {
         Arc::clone(self.detached.get_or_init(|| {
-            let message = Arc::new(detach(&self.message));
-            let own = Self::with_origin(message, self.frames.is_some(), self.origin.clone());
+            let own = Self::with_origin(detach(&self.body), self.frames.is_some(), self.origin.clone());
             own.is_stored_as(self);
             own
         }))
@@ -168,7 +193,7 @@ impl Shared {
     /// Whether the message expiry interval has passed (§3.3.2.3.3).
     #[must_use]
     pub fn is_expired(&self, now: Instant) -> bool {
-        expiry(&self.message).is_some_and(|interval| now.saturating_duration_since(self.message.received) >= interval)
+        expiry(&self.body).is_some_and(|interval| now.saturating_duration_since(self.body.received) >= interval)
     }
 
     /// The PUBLISH for every receiver of that version and QoS, if there are several.
@@ -177,7 +202,7 @@ impl Shared {
         if let Some(made) = frame.get() {
             return Some(Ok(made));
         }
-        let made = PublishFrame::new(&self.message.publish, version, qos);
+        let made = PublishFrame::new(&self.body.publish, version, qos);
         Some(made.map(|made| frame.get_or_init(|| made)))
     }
 }
@@ -192,7 +217,7 @@ impl Delivery {
             return Ok(frame?.len());
         }
         if !self.is_own(version) {
-            return Ok(codec::publish_len(&self.message.message.publish, version, self.qos));
+            return Ok(codec::publish_len(&self.message.body.publish, version, self.qos));
         }
         let id = (self.qos > QoS::AtMostOnce).then_some(PacketId(std::num::NonZeroU16::MIN));
         Ok(codec::encoded_len(&self.own_packet(version, false, id, None, now), version))
@@ -219,7 +244,7 @@ impl Delivery {
             (Some(frame), Some(alias)) => frame?.write_aliased(out, dup, self.retain, packet_id, alias),
             (None, None) if !self.is_own(version) => {
                 let sent = Sent { version, qos: self.qos, dup, retain: self.retain, packet_id };
-                codec::encode_publish(&self.message.message.publish, sent, out)
+                codec::encode_publish(&self.message.body.publish, sent, out)
             }
             (None, _) => codec::encode(&self.own_packet(version, dup, packet_id, alias, now), version, out),
         }
@@ -232,7 +257,7 @@ impl Delivery {
 
     /// Whether this receiver's PUBLISH says what no other's does.
     fn is_own(&self, version: Version) -> bool {
-        version == Version::V5 && (self.ids.is_some() || expiry(&self.message.message).is_some())
+        version == Version::V5 && (self.ids.is_some() || expiry(&self.message.body).is_some())
     }
 
     fn own_packet(
@@ -243,7 +268,7 @@ impl Delivery {
         alias: Option<Alias>,
         now: Instant,
     ) -> Packet {
-        let message = &self.message.message;
+        let message = &self.message.body;
         let Publish { topic, properties, payload, .. } = &message.publish;
         let mut publish = Publish {
             dup,

@@ -114,7 +114,7 @@ impl Retained {
             return Kept::Older;
         }
         let replaces = held.is_some_and(|held| is_deletion(held) == is_deletion(new));
-        let held_bytes = held.map_or(0, |held| size(held));
+        let held_bytes = held.map_or(0, size);
         if !replaces && self.count(new).load(Relaxed) >= self.most_messages.load(Relaxed) {
             return Kept::Full;
         }
@@ -194,7 +194,7 @@ impl Retained {
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Message>> {
         let mut all = Vec::new();
-        self.visit(|slice| all.extend(slice.iter().map(|entry| Arc::clone(entry.message()))), || {});
+        self.visit(|slice| all.extend(slice.iter().map(|entry| entry.to_message())), || {});
         all
     }
 

@@ -19,7 +19,7 @@ use evermq_store::{Handle, Position};
 use crate::counters::Counters;
 use crate::journal::Journal;
 use crate::mailbox::{Mailbox, Wakes};
-use crate::message::{self, Delivery, Origin, Shared};
+use crate::message::{self, Body, Delivery, Origin, Shared};
 use crate::retained::{self, Kept, Mark, Retained};
 use crate::session::{Delivered, Subscription};
 use crate::share::{Group, Groups, ShareRef};
@@ -109,7 +109,7 @@ impl Router {
     /// cache, once for all of them.
     pub fn route_run(
         &self,
-        messages: impl IntoIterator<Item = (Arc<Message>, Option<Handle>)>,
+        messages: impl IntoIterator<Item = (impl Into<Body>, Option<Handle>)>,
         from: Option<u64>,
         wakes: &mut Wakes,
     ) -> Routed {
@@ -131,25 +131,27 @@ impl Router {
     /// The messages are of one topic, each with where the store has it already.
     fn spread(
         &self,
-        messages: impl IntoIterator<Item = (Arc<Message>, Option<Handle>)>,
+        messages: impl IntoIterator<Item = (impl Into<Body>, Option<Handle>)>,
         from: Option<u64>,
         wakes: &mut Wakes,
     ) -> Routed {
         let mut messages = messages.into_iter();
         let Some((message, stored)) = messages.next() else { return Routed::default() };
+        let message: Body = message.into();
         let snapshot = self.subscriptions.snapshot();
         let matches = snapshot.matches(&message.publish.topic);
         let Some(first) = matches.first else { return Routed::default() };
         let many = first.len() > 1 || !matches.others.is_empty();
         let mut shared = wakes.take_messages();
         let origin = wakes.origin();
-        let share = |(message, stored)| {
+        let share = |(message, stored): (Body, _)| {
             let shared = Shared::with_origin(message, many, origin.clone());
             if let Some(stored) = stored {
                 shared.is_stored_at(stored);
             }
             shared
         };
+        let messages = messages.map(|(message, stored)| (message.into(), stored));
         shared.extend(std::iter::once((message, stored)).chain(messages).map(share));
         let mut deliveries = Deliveries { counters: &self.counters, shared, wakes, congested: None };
         if matches.others.is_empty() {
@@ -319,7 +321,7 @@ impl Router {
     ) -> (Vec<Arc<Message>>, Option<Mark>) {
         let mut found = if from == Mark::default() { self.sys.matching(filter) } else { Vec::new() };
         let (kept, next) = self.retained.page(filter, from, limit, now);
-        found.extend(kept.iter().map(|kept| Arc::clone(kept.message())));
+        found.extend(kept.iter().map(|kept| kept.to_message()));
         (found, next)
     }
 
@@ -334,7 +336,7 @@ impl Router {
         } else {
             self.retained.keep(message, || {
                 // Topic and payload in bytes of their own: retained messages stay long.
-                let kept = Shared::with_origin(Arc::new(message::detach(message)), false, wakes.origin());
+                let kept = Shared::with_origin(message::detach(message), false, wakes.origin());
                 if let Some(journal) = &self.journal {
                     wakes.rely_on(journal.record_retained(&kept));
                 }

@@ -37,7 +37,7 @@ impl Broker {
         let RecoveredMesh { log, is_log_doubtful, forwards, cursors, applied } = recovered.mesh;
         let forward = |(seq, index): (u64, usize)| {
             let message = messages.get(index)?;
-            Some((seq, Arc::clone(message.message()), message.handle()?.clone()))
+            Some((seq, message.to_message(), message.handle()?.clone()))
         };
         let messages = forwards.into_iter().filter_map(forward).collect();
         let mesh = evermq_bridge::Recovered { log, is_log_doubtful, messages, cursors, applied };
@@ -90,7 +90,7 @@ fn shared(journal: &Journal, message: RecoveredMessage) -> Arc<Shared> {
     let RecoveredMessage { publish, stamp_time, stamp_origin, received, handle } = message;
     let stamp = Stamp { time: stamp_time, origin: stamp_origin };
     let received = journal.instant(received);
-    Shared::recovered(Arc::new(Message { publish, stamp, received }), false, handle)
+    Shared::recovered(Message { publish, stamp, received }, false, handle)
 }
 
 fn saved(journal: &Journal, session: RecoveredSession, messages: &[Arc<Shared>]) -> Saved {

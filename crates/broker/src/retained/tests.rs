@@ -35,7 +35,7 @@ fn payloads(store: &Retained, filter: &str, now: Instant) -> Vec<String> {
 
 fn matching(store: &Retained, filter: &TopicFilter, now: Instant) -> Vec<Arc<Message>> {
     let mut all = Vec::new();
-    store.matching(filter, now, |found| all.extend(found.drain(..).map(|shared| Arc::clone(shared.message()))));
+    store.matching(filter, now, |found| all.extend(found.drain(..).map(|shared| shared.to_message())));
     all
 }
 

@@ -176,11 +176,11 @@ fn properties_count_as_what_they_take_in_memory() {
     client.connect(connect());
     let empty = || (text(""), text(""));
     let mut heavy = delivery(Q1, 1, client.now);
-    let Message { publish, stamp, received } = &**heavy.message.message();
+    let Message { publish, stamp, received } = heavy.message.message();
     let user_properties = std::iter::repeat_with(empty).take(20).collect();
     let properties = PublishProperties { user_properties, ..PublishProperties::default() };
     let publish = Publish { properties: Some(Box::new(properties)), ..publish.clone() };
-    heavy.message = Shared::new(Arc::new(Message { publish, stamp: stamp.clone(), received: *received }), false);
+    heavy.message = Shared::new(Message { publish, stamp: stamp.clone(), received: *received }, false);
     assert_eq!(client.session.deliver(heavy).dropped, 1, "100 bytes on the wire");
     assert_eq!(client.deliver(Q1, 2).dropped, 0);
 }
@@ -294,9 +294,9 @@ fn many_small_messages_do_not_keep_many_large_buffers() {
     let buffers: Vec<_> = (0..200).map(|_| Bytes::from(vec![0; 1 << 17])).collect();
     for buffer in &buffers {
         let mut delivery = delivery(Q1, 0, client.now);
-        let mut message = (**delivery.message.message()).clone();
+        let mut message = delivery.message.message().clone();
         message.publish.payload = buffer.slice(..4);
-        delivery.message = Shared::new(Arc::new(message), true);
+        delivery.message = Shared::new(message, true);
         client.session.deliver(delivery);
     }
     let kept = buffers.iter().filter(|buffer| !buffer.is_unique()).count();
@@ -310,9 +310,9 @@ fn messages_of_one_buffer_share_it() {
     let buffer = Bytes::from(vec![0; 4000]);
     for at in 0..1000 {
         let mut delivery = delivery(Q1, 0, client.now);
-        let mut message = (**delivery.message.message()).clone();
+        let mut message = delivery.message.message().clone();
         message.publish.payload = buffer.slice(at * 4..at * 4 + 4);
-        delivery.message = Shared::new(Arc::new(message), true);
+        delivery.message = Shared::new(message, true);
         client.session.deliver(delivery.clone());
         let waiting = client.session.queue.last().unwrap();
         assert!(Arc::ptr_eq(&waiting.message, &delivery.message), "copied at {at}");

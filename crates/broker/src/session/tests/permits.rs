@@ -32,7 +32,7 @@ impl Client {
         let Delivery { message, .. } = delivery(qos, number, self.now);
         let mut message = Message::clone(message.message());
         message.publish.topic = topic(name);
-        let message = Shared::new(Arc::new(message), false);
+        let message = Shared::new(message, false);
         self.session.deliver(Delivery { message, qos, retain: false, ids: None, share: None });
     }
 
