@@ -54,7 +54,7 @@ pub(crate) struct Probes {
 
 /// What every probe of this lb shares.
 struct Shared {
-    /// The MQTT client identifier.
+    /// What the MQTT client identifiers begin with.
     client_id: Text,
     sweep: Sweep,
     ejections: Mutex<Ejections>,
@@ -115,7 +115,7 @@ impl Probes {
         self.shared.ejections().set_max_percent(config.lb.health.max_ejected);
         let mut before = std::mem::take(&mut self.running);
         for ((member, backend), tls) in pool.members().iter().zip(&config.backends).zip(connectors) {
-            let plan = plan(backend, config);
+            let plan = Plan::of(backend, config);
             let old = before.iter().position(|running| Arc::ptr_eq(&running.member, member));
             let running = match old.map(|index| before.swap_remove(index)) {
                 Some(same) if same.plan == plan && same.group == backend.group => {
@@ -171,17 +171,6 @@ impl Probes {
 impl Shared {
     fn ejections(&self) -> MutexGuard<'_, Ejections> {
         lock(&self.ejections)
-    }
-}
-
-fn plan(backend: &BackendConfig, config: &LbConfig) -> Plan {
-    Plan {
-        kind: backend.probe,
-        tls: backend.address.is_some(),
-        own: backend.host.is_some(),
-        proxy: if backend.address.is_some() { backend.send_proxy } else { backend.send_proxy_plain },
-        connect_timeout: config.lb.connect_timeout,
-        health: config.lb.health,
     }
 }
 
@@ -318,7 +307,8 @@ impl Probe {
                 }
                 Step::Introduce => {
                     self.link.open_if_plain();
-                    self.send(packets::connect(&self.shared.client_id, self.plan.health.timeout)).await;
+                    self.send(packets::connect(&self.shared.client_id, self.member.name(), self.plan.health.timeout))
+                        .await;
                 }
                 Step::Ping => self.send(Packet::PingReq).await,
                 Step::Subscribe => self.send(packets::subscribe_state()).await,

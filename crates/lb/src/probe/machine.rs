@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use evermq_config::lb::{HealthSettings, Probe as Kind};
+use evermq_config::{BackendConfig, LbConfig};
 use evermq_daemon::cluster_topics::Readiness;
 use evermq_mqtt::Packet;
 
@@ -22,6 +23,20 @@ pub(super) struct Plan {
     pub(super) proxy: bool,
     pub(super) connect_timeout: Duration,
     pub(super) health: HealthSettings,
+}
+
+impl Plan {
+    /// As the file says.
+    pub(super) fn of(backend: &BackendConfig, config: &LbConfig) -> Self {
+        Self {
+            kind: backend.probe,
+            tls: backend.address.is_some(),
+            own: backend.host.is_some(),
+            proxy: if backend.address.is_some() { backend.send_proxy } else { backend.send_proxy_plain },
+            connect_timeout: config.lb.connect_timeout,
+            health: config.lb.health,
+        }
+    }
 }
 
 /// What the driver is to do.

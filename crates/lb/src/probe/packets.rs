@@ -14,13 +14,15 @@ pub(super) const VERSION: Version = Version::V4;
 /// The keep alive is for the broker, which is to forget a dead lb; some refuse shorter ones.
 const SHORTEST_KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-pub(super) fn connect(client_id: &Text, health_timeout: Duration) -> Packet {
+/// Brokers that know each other end the older one of two sessions under one identifier, so there is one for each backend.
+pub(super) fn connect(lb: &Text, backend: &str, health_timeout: Duration) -> Packet {
     let keep_alive = (health_timeout * 2).max(SHORTEST_KEEP_ALIVE).as_secs();
+    let client_id = Text::new(&format!("{lb}-{backend}")).unwrap_or_else(|_| lb.clone());
     Packet::Connect(Box::new(Connect {
         version: VERSION,
         clean_start: true,
         keep_alive: u16::try_from(keep_alive).unwrap_or(u16::MAX),
-        client_id: client_id.clone(),
+        client_id,
         will: None,
         username: None,
         password: None,
@@ -58,4 +60,18 @@ pub(super) const fn farewell() -> Packet {
 
 fn text(topic: &str) -> Text {
     Text::new(topic).expect("the topic is short and has no control characters")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_backend_has_a_session_of_its_own() {
+        let id = |backend| match connect(&text("evermq-lb-a-1"), backend, Duration::from_secs(1)) {
+            Packet::Connect(connect) => connect.client_id.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!([id("b1"), id("b2")], ["evermq-lb-a-1-b1", "evermq-lb-a-1-b2"]);
+    }
 }
