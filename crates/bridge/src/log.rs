@@ -15,30 +15,21 @@
 //! [`OriginLog`] is pure; [`crate::spool`] puts it behind a lock and keeps the store up with it.
 
 mod entry;
+mod exchange;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub(crate) use self::entry::Entry;
 pub use self::entry::is_kept;
+pub(crate) use self::exchange::{Appended, Bounds, Item, Read, Saved};
 use crate::cursor::Room;
 
 /// What a message in the log costs besides its own bytes, roughly: the structs and their places in queues.
 const ENTRY_OVERHEAD: usize = 256;
 /// Most messages that one read gives: enough for a large write, little enough to hold the lock briefly.
 const READ_MESSAGES: usize = 1024;
-
-/// How much the log holds at most.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
-    /// Messages.
-    pub(crate) messages: usize,
-    /// Bytes, as [`Entry::bytes`] counts them.
-    pub(crate) bytes: usize,
-    /// Age of the oldest.
-    pub(crate) age: Duration,
-}
 
 /// The log.
 #[derive(Debug)]
@@ -85,62 +76,6 @@ struct Reader {
     highest: u64,
     connected: bool,
     waiting: bool,
-}
-
-/// What an append brought about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Appended {
-    /// The entry's number.
-    pub(crate) seq: u64,
-    /// Whether readers wait for an entry: wake those of [`OriginLog::take_waiting`].
-    pub(crate) wake: bool,
-    /// Whether a connected reader is too far behind.
-    pub(crate) high: bool,
-}
-
-/// A place of the log.
-#[derive(Debug, Clone)]
-pub(crate) struct Item {
-    /// Its number; a hole's last one.
-    pub(crate) last: u64,
-    /// `None` is a hole: there is nothing from the item before up to `last`.
-    pub(crate) entry: Option<Arc<Entry>>,
-}
-
-/// What a read gave.
-#[derive(Debug)]
-pub(crate) enum Read {
-    /// What stands from the asked number on, at least one item.
-    Items(Vec<Item>),
-    /// The asked entry may not be read yet.
-    Held {
-        /// Its number.
-        seq: u64,
-        /// It.
-        entry: Arc<Entry>,
-    },
-    /// The asked entry has left the log; `first` is the oldest that can be had.
-    Gone {
-        /// The oldest entry, or the next one if the log is empty.
-        first: u64,
-    },
-    /// There is none yet. The reader is woken when there is.
-    End,
-}
-
-/// A log as it was before the process began.
-#[derive(Debug, Default)]
-pub(crate) struct Saved {
-    /// The oldest number that may be needed.
-    pub(crate) first: u64,
-    /// The newest before it that was more than QoS 0.
-    pub(crate) kept: u64,
-    /// No number beyond this one was ever given to a peer.
-    pub(crate) last: u64,
-    /// Entries in their order.
-    pub(crate) entries: Vec<(u64, Arc<Entry>)>,
-    /// What each reader has acknowledged.
-    pub(crate) acknowledged: Vec<u64>,
 }
 
 impl OriginLog {
@@ -222,6 +157,13 @@ impl OriginLog {
         self.readers[reader].acknowledged
     }
 
+    /// What is to be written down of a reader: all that it has, and all that it has had and is not promised any more. After a
+    /// crash nothing else tells that it has had these.
+    pub(crate) fn settled(&self, reader: usize) -> u64 {
+        let acknowledged = self.acknowledged(reader);
+        if self.has_had(reader, acknowledged + 1) { acknowledged.max(self.first - 1) } else { acknowledged }
+    }
+
     /// How far a reader is behind: messages that are lost for it and that it does not know of yet included; their bytes
     /// without those; and when the oldest of these was published.
     pub(crate) fn lag(&self, reader: usize) -> (u64, u64, Option<Instant>) {
@@ -273,9 +215,7 @@ impl OriginLog {
     pub(crate) fn read(&mut self, reader: usize, room: Room, may_go: impl Fn(u64, &Entry) -> bool) -> Read {
         if room.from < self.first {
             let first = self.first;
-            let had_all = self.readers[reader].highest >= first - 1;
-            if had_all && self.kept_left < room.from {
-                // All of it was QoS 0, and the peer has had it.
+            if self.has_had(reader, room.from) {
                 return Read::Items(vec![Item { last: first - 1, entry: None }]);
             }
             return Read::Gone { first };
@@ -332,6 +272,11 @@ impl OriginLog {
             self.set_acknowledged(reader, seq);
         }
         self.release(left)
+    }
+
+    /// Whether all that has left from `from` on was QoS 0, and the reader has had it.
+    fn has_had(&self, reader: usize, from: u64) -> bool {
+        self.readers[reader].highest >= self.first - 1 && self.kept_left < from
     }
 
     fn set_acknowledged(&mut self, reader: usize, seq: u64) {

@@ -243,6 +243,11 @@ fn messages_of_qos_0_that_a_peer_had_and_has_forgotten_are_no_gap() {
     log.attach(0, 3, &mut Vec::new());
     assert_eq!(items(read(&mut log, 0, room(2))), [(3, false)], "it stops without having written down 2 and 3");
     assert!(matches!(read(&mut log, 0, room(1)), Read::Gone { first: 4 }), "1 is missed");
+    assert_eq!(log.settled(0), 3);
+    log.attach(0, 1, &mut Vec::new());
+    assert_eq!((log.acknowledged(0), log.settled(0)), (1, 3), "a crash here must not make them a gap");
+    log.attach(0, 0, &mut Vec::new());
+    assert_eq!(log.settled(0), 0);
     // Another one that never had them misses them.
     let mut log = self::log(1, 1 << 20, 1);
     for seq in 1..=3 {

@@ -170,7 +170,7 @@ impl Kept {
     fn note_cursors(&mut self, log: &OriginLog) {
         self.noted.cursors.resize(self.peers.len(), None);
         for (index, noted) in self.noted.cursors.iter_mut().enumerate() {
-            let seq = log.acknowledged(index);
+            let seq = log.settled(index);
             if noted.replace(seq) != Some(seq) {
                 self.keeper.store().append(&Record::PeerCursor { peer: self.peers[index].as_str().into(), seq });
             }

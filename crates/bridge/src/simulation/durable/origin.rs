@@ -156,7 +156,7 @@ impl Origin {
 
     fn set_aside(&mut self) {
         let upto = self.log.last() + RESERVE;
-        self.disk.append(Said::Cursor { seq: self.log.acknowledged(0) });
+        self.disk.append(Said::Cursor { seq: self.log.settled(0) });
         let at = self.disk.append(self.log_at(upto));
         self.disk.sync();
         self.reserving = Some((upto, at));
@@ -184,7 +184,7 @@ impl Origin {
             !is_kept
         });
         if random.one_in(20) {
-            self.disk.append(Said::Cursor { seq: self.log.acknowledged(0) });
+            self.disk.append(Said::Cursor { seq: self.log.settled(0) });
             let reserved = self.reserving.map_or(self.reserved, |(upto, _)| upto);
             self.disk.append(self.log_at(reserved));
         }
