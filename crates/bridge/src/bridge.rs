@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::claim::{Claim, Clients};
 use crate::driver;
 use crate::hold::Hold;
 use crate::identity::Identity;
@@ -94,6 +95,18 @@ impl Bridge {
     /// [`Bridge::run`] and before anything is published; without it the log ends with the process.
     pub fn recover(&self, keeper: Arc<dyn Keeper>, recovered: Recovered) {
         self.mesh.recover(keeper, recovered);
+    }
+
+    /// Who knows of this broker's clients; what peers say of theirs is not heard before. Called once.
+    pub fn set_clients(&self, clients: Arc<dyn Clients>) {
+        // A second call would be a defect of the broker; the first one stays.
+        let _ = self.mesh.clients.set(clients);
+    }
+
+    /// A client has connected to this broker, and [`Clients::connected`] has it: where it was connected before, it is to be
+    /// no longer. Never blocks; callable from any thread. The claim's stamp is one of [`Bridge::next_stamp`].
+    pub fn claim(&self, claim: Claim) {
+        self.mesh.claim(claim);
     }
 
     /// Whether a message is to be in the store when it is published: there are peers, and it is more than QoS 0.

@@ -21,6 +21,7 @@
 //! both
 //!  11 ERROR              | text, UTF-8 to the end |
 //!  12 BYE                |
+//! 128 CLAIM              | from minor 1 on, origin to receiver: see [`claim`] |
 //!
 //! str8 is one byte of length and that many bytes of UTF-8.
 //! ```
@@ -33,16 +34,21 @@
 //!   the origin sends RETAINED frames and SNAPSHOT_END, after which entries go on behind `base`.
 //! - **ENTRY** numbers go up by one. GAP stands for entries that are lost, SKIP for entries that had expired.
 //! - **age** is in milliseconds since the origin received the message from its publisher; **time** is its stamp's.
+//! - **CLAIM** is about a client, not about the log: it comes anywhere between the others, and is never acknowledged.
 //! - **ACK** is cumulative. A receiver sends PONG for each PING, and unasked while a long frame is on its way.
 
+pub(crate) mod claim;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+pub(crate) use self::claim::Claim;
 
 /// First bytes of a HELLO's body.
 const MAGIC: [u8; 4] = *b"EvMQ";
 /// Oldest and newest version of the protocol that this program speaks.
 pub(crate) const VERSIONS: (u8, u8) = (1, 1);
 /// What is new within the newest version.
-pub(crate) const MINOR: u8 = 0;
+pub(crate) const MINOR: u8 = 1;
 /// Bytes before a frame's body.
 pub(crate) const HEADER: usize = 5;
 /// Largest body before the other side is known: a HELLO or WELCOME of a newer minor has room to grow.
@@ -92,6 +98,8 @@ pub(crate) enum Frame {
     },
     /// The sender of this frame stops.
     Bye,
+    /// A client has connected to the origin.
+    Claim(Claim),
 }
 
 /// HELLO.
@@ -223,6 +231,7 @@ pub(crate) fn encode(frame: &Frame, out: &mut BytesMut) {
         Frame::Pong => framed(10, out, |_| {}),
         Frame::Error { text } => framed(11, out, |out| out.put_slice(cut(text).as_bytes())),
         Frame::Bye => framed(12, out, |_| {}),
+        Frame::Claim(claim) => framed(claim::KIND, out, |out| claim::put(claim, out)),
     }
 }
 
@@ -272,7 +281,7 @@ pub(crate) fn decode(buffer: &mut BytesMut, max_body: u32) -> Result<Option<Fram
         }
         buffer.advance(HEADER);
         let body = buffer.split_to(length as usize);
-        if kind < FIRST_IGNORABLE {
+        if kind < FIRST_IGNORABLE || kind == claim::KIND {
             return decode_body(kind, body).map(Some);
         }
     }
@@ -305,6 +314,7 @@ fn decode_body(kind: u8, mut body: BytesMut) -> Result<Frame, FrameError> {
         10 => Ok(Frame::Pong),
         11 => Ok(Frame::Error { text: cut(&String::from_utf8_lossy(&body)).to_owned() }),
         12 => Ok(Frame::Bye),
+        claim::KIND => claim::get(body).map(Frame::Claim).ok_or(FrameError::Malformed("CLAIM")),
         other => Err(FrameError::UnknownKind(other)),
     }
 }
@@ -358,7 +368,7 @@ fn framed(kind: u8, out: &mut BytesMut, body: impl FnOnce(&mut BytesMut)) {
     let start = out.len();
     header(0, kind, out);
     body(out);
-    let length = u32::try_from(out.len() - start - HEADER).expect("these bodies have at most some hundred bytes");
+    let length = u32::try_from(out.len() - start - HEADER).expect("these bodies have at most some 130 kB");
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());
 }
 

@@ -21,7 +21,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::frame::{Entry, Frame, Hello, MINOR, Range, Retained, VERSIONS, Welcome};
+use crate::frame::{Claim, Entry, Frame, Hello, MINOR, Range, Retained, VERSIONS, Welcome};
 use crate::link::{DEAD_AFTER, PING_INTERVAL};
 
 /// Instances of an origin that are remembered: an older one has been replaced this many times.
@@ -51,6 +51,8 @@ pub(crate) enum Action {
         /// The newest entry that was applied.
         seq: u64,
     },
+    /// A client has connected to the origin: tell the broker.
+    Claimed(Claim),
     /// Give a retained message of a snapshot to the broker.
     ApplyRetained(Retained),
     /// This broker will never get these messages: count them.
@@ -240,6 +242,7 @@ impl Inbound {
                 Some(applied) if base <= applied => {}
                 Some(applied) => self.violated(&format!("a snapshot ends at {base} after entry {applied}")),
             },
+            Frame::Claim(claim) => self.actions.push_back(Action::Claimed(claim)),
             Frame::Ping => self.send(Frame::Pong),
             Frame::Bye => self.down("it stops".into(), false),
             Frame::Error { text } => self.down(format!("it says that this broker {text}"), true),

@@ -18,7 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::frame::{self, Entry, Hello, Range, Retained};
+use crate::claim;
+use crate::frame::{self, Claim, Entry, Hello, Range, Retained};
 use crate::inbound::{Action, Change, LinkId};
 use crate::link::PING_INTERVAL;
 use crate::mesh::{Mesh, Origin, PeerSlot, add, now};
@@ -93,6 +94,8 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
     }
 
     fn handle_progress(&mut self, progress: Progress) {
+        let traffic = self.wire.take_traffic();
+        self.slot().counters.add_bytes(traffic);
         match progress {
             Progress::Sent => {}
             Progress::Ended(error) => {
@@ -147,6 +150,7 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
                     self.hand_over(origin, None);
                     self.apply_retained(retained, now);
                 }
+                Action::Claimed(claim) => self.claimed(claim),
                 Action::Missed(range) => self.count_missed(range),
                 Action::Duplicate => add(&self.slot().counters.duplicates, 1),
                 Action::Close => self.closing = Some(Closing::Politely),
@@ -191,6 +195,18 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
         match wire_message::decode(of_its_own(retained.packet), stamp, retained.age, now) {
             Ok(message) => self.mesh.local.apply_retained(message),
             Err(error) => self.count_malformed(None, &error),
+        }
+    }
+
+    fn claimed(&self, claim: Claim) {
+        let Claim { time, clean_start, client_id, user } = claim;
+        // Before the client is looked for: whoever is not found then connects later than this claim.
+        self.mesh.clock.observe(time);
+        let stamp = Stamp { time, origin: Arc::clone(&self.origin) };
+        let user = user.map(|user| Arc::from(user.as_str()));
+        let claim = claim::Claim { client_id, user, stamp, clean_start };
+        if self.mesh.clients.get().is_some_and(|clients| clients.claimed(&claim, self.mesh.fanout.me())) {
+            add(&self.slot().counters.taken_over, 1);
         }
     }
 

@@ -16,17 +16,19 @@
 //! | `log`, `cursor`, `batch` | the origin log, where a peer stands in it, what goes into one write | pure |
 //! | `link`, `backoff` | the sending side's state machine for one peer | pure |
 //! | `inbound` | the receiving side's state machine for one origin: once, in order | pure |
+//! | [`claim`] | which broker a client is connected to: the latest | pure |
 //! | `clock` | the hybrid logical clock | pure |
 //! | `admission` | connections that are not yet known to be a peer's | pure |
 //! | `mesh`, `spool` | what all tasks share: counters, the log behind its lock, what the store has of it | |
 //! | [`Hold`] | a message that peers may not have yet | |
 //! | `identity` | certificates of both sides, and others in their place | |
-//! | `driver`, `peer`, `listener`, `incoming`, `wire` | tasks and connections | |
+//! | `driver`, `peer`, `listener`, `incoming`, `telling`, `wire` | tasks and connections | |
 
 mod admission;
 mod backoff;
 mod batch;
 pub mod bridge;
+pub mod claim;
 mod clock;
 mod cursor;
 mod driver;
@@ -46,10 +48,12 @@ mod peer;
 mod simulation;
 mod spool;
 pub mod state;
+mod telling;
 mod wire;
 mod wire_message;
 
 pub use bridge::{Bridge, BridgeError, Pressure};
+pub use claim::{Claim, Clients, Standing};
 pub use hold::Hold;
 pub use message::{Arrived, Keeper, Local, Message, Recovered, Stamp, is_kept};
 pub use state::{BridgeState, PeerState};

@@ -21,6 +21,7 @@
 //! transitions can only be judged side by side; its states and actions are in [`action`].
 
 mod action;
+mod losses;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -28,9 +29,10 @@ use std::time::{Duration, Instant};
 use crate::backoff::Backoff;
 use crate::batch::Batch;
 use crate::cursor::{Cursor, Room};
-use crate::frame::{Frame, Hello, Range, VERSIONS, Welcome};
+use crate::frame::{Frame, Hello, Range, VERSIONS, Welcome, claim};
 
 pub(crate) use self::action::{Action, Change, Loss, State};
+use self::losses::Losses;
 
 /// For TCP, TLS and WELCOME together.
 pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -64,9 +66,7 @@ pub(crate) struct Link {
     at_end: bool,
     /// Whether there is something that may not be sent yet.
     held: bool,
-    /// Entries for which a GAP was sent and not yet acknowledged.
-    gaps: VecDeque<Range>,
-    losing: bool,
+    losses: Losses,
     actions: VecDeque<Action>,
 }
 
@@ -87,8 +87,7 @@ impl Link {
             reading: false,
             at_end: false,
             held: false,
-            gaps: VecDeque::new(),
-            losing: false,
+            losses: Losses::default(),
             actions: VecDeque::new(),
         }
     }
@@ -227,7 +226,8 @@ impl Link {
                 | Frame::Skip(_)
                 | Frame::Ack { .. }
                 | Frame::Ping
-                | Frame::Pong,
+                | Frame::Pong
+                | Frame::Claim(_),
             ) => self.violated("it sent a frame that has no place here", now),
         }
     }
@@ -238,7 +238,7 @@ impl Link {
             if let Some(range) = gap {
                 self.actions.push_back(Action::Send(Frame::Gap(range)));
                 self.cursor.sent(range.to, 0);
-                self.gaps.push_back(range);
+                self.losses.sent([range]);
             }
             self.change(State::Streaming, "snapshot is sent".into(), false);
             self.pump();
@@ -263,8 +263,8 @@ impl Link {
         self.reading = false;
         self.writable = false;
         if !batch.too_large.is_empty() {
-            self.lose(Loss::TooLarge);
-            self.gaps.extend(&batch.too_large);
+            self.actions.extend(self.losses.begin(Loss::TooLarge));
+            self.losses.sent(batch.too_large.iter().copied());
         }
         self.cursor.sent(batch.last, batch.bytes)
     }
@@ -277,7 +277,7 @@ impl Link {
             self.pump();
         } else if self.state == State::Streaming {
             let gap = Range { from: self.cursor.next(), to: first - 1 };
-            self.lose(Loss::LogFull);
+            self.actions.extend(self.losses.begin(Loss::LogFull));
             self.snapshot(Some(gap), "log no longer holds what the peer needs next");
         }
     }
@@ -299,7 +299,7 @@ impl Link {
     /// While the peer is away: the log begins at `first`.
     pub(crate) fn handle_log_start(&mut self, first: u64) {
         if first > self.cursor.acknowledged() + 1 {
-            self.lose(Loss::LogFull);
+            self.actions.extend(self.losses.begin(Loss::LogFull));
         }
     }
 
@@ -338,9 +338,8 @@ impl Link {
         }
         self.backoff.reset();
         self.max_body = welcome.max_body;
-        self.settle_gaps(welcome.resume.unwrap_or(0));
-        // Those that the peer had not applied may begin earlier now, and are found anew.
-        self.gaps.clear();
+        self.actions.extend(self.losses.settle(welcome.resume.unwrap_or(0)));
+        self.losses.forget_unsettled();
         self.cursor.resume(base);
         self.ping_at = now + PING_INTERVAL;
         self.dead_at = now + DEAD_AFTER;
@@ -349,6 +348,7 @@ impl Link {
         self.at_end = false;
         self.held = false;
         self.actions.push_back(Action::Attach(base));
+        self.actions.extend((welcome.minor >= claim::SINCE_MINOR).then_some(Action::Claim));
         match (welcome.resume, known) {
             (Some(seq), _) => {
                 self.change(State::Streaming, format!("peer goes on after message {seq}"), false);
@@ -366,25 +366,10 @@ impl Link {
         if self.cursor.acknowledge(seq).is_none() {
             return self.violated("it acknowledged a message that was never sent", now);
         }
-        self.settle_gaps(seq);
+        self.actions.extend(self.losses.settle(seq));
         self.actions.push_back(Action::Acknowledged(seq));
         self.pump();
         self.stop_if_done(now);
-    }
-
-    /// Gaps up to what the peer has applied are final.
-    fn settle_gaps(&mut self, applied: u64) {
-        while let Some(range) = self.gaps.front().copied().filter(|range| range.to <= applied) {
-            self.gaps.pop_front();
-            self.losing = false;
-            self.actions.push_back(Action::Lost(range));
-        }
-    }
-
-    fn lose(&mut self, loss: Loss) {
-        if !std::mem::replace(&mut self.losing, true) {
-            self.actions.push_back(Action::Losing(loss));
-        }
     }
 
     fn snapshot(&mut self, gap: Option<Range>, reason: &str) {

@@ -1,8 +1,8 @@
 //! What all tasks of one bridge share, and its counters.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use evermq_config::BrokerConfig;
@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::claim::{Claim, Clients};
 use crate::clock::HybridClock;
 use crate::fanout::Fanout;
 use crate::frame::{self, Hello, MINOR, VERSIONS};
@@ -20,6 +21,8 @@ use crate::log::{Bounds, Entry, Saved};
 use crate::message::{Keeper, Local, Recovered, Stamp};
 use crate::spool::Spool;
 use crate::state::{BridgeState, PeerState};
+use crate::telling::Tellings;
+use crate::wire::Traffic;
 
 /// A packet grows by at most this much on its way into the mesh: properties that MQTT 3.1.1 lacks, and a topic name where the
 /// client had sent an alias.
@@ -29,6 +32,8 @@ const PACKET_GROWTH: u32 = 66_000;
 pub(crate) struct Mesh {
     pub(crate) fanout: Fanout,
     pub(crate) local: Arc<dyn Local>,
+    /// Who knows of clients, if anybody does.
+    pub(crate) clients: OnceLock<Arc<dyn Clients>>,
     pub(crate) spool: Spool,
     pub(crate) clock: HybridClock,
     /// When this log began, in nanoseconds since 1970.
@@ -45,6 +50,8 @@ pub(crate) struct Mesh {
 pub(crate) struct PeerSlot {
     /// What it sends; one lock, so that one connection at a time delivers.
     pub(crate) origin: Mutex<Origin>,
+    /// What it is told of our clients.
+    pub(crate) claims: Tellings,
     /// It has connected to us: its dialer need not wait any longer.
     pub(crate) seen: Notify,
     pub(crate) counters: Counters,
@@ -75,7 +82,18 @@ pub(crate) struct Counters {
     pub(crate) duplicates: AtomicU64,
     pub(crate) missed: AtomicU64,
     pub(crate) malformed: AtomicU64,
+    pub(crate) bytes_sent: AtomicU64,
+    pub(crate) bytes_received: AtomicU64,
+    pub(crate) taken_over: AtomicU64,
     pub(crate) last_error: Mutex<Option<String>>,
+}
+
+impl Counters {
+    /// Bytes that came and went.
+    pub(crate) fn add_bytes(&self, Traffic { received, sent }: Traffic) {
+        add(&self.bytes_received, received);
+        add(&self.bytes_sent, sent);
+    }
 }
 
 impl Mesh {
@@ -92,12 +110,14 @@ impl Mesh {
                 current: CancellationToken::new(),
                 recorded: VecDeque::new(),
             }),
+            claims: Tellings::default(),
             seen: Notify::new(),
             counters: Counters::default(),
         };
         Self {
             fanout: Fanout::new(config.cluster.clone(), &config.host, config.peers.clone()),
             local,
+            clients: OnceLock::new(),
             spool: Spool::new(bounds, config.peers.len()),
             clock: HybridClock::default(),
             epoch: AtomicU64::new(epoch),
@@ -175,6 +195,12 @@ impl Mesh {
         }
     }
 
+    /// A client of this broker's has connected: every peer that can be told is told.
+    pub(crate) fn claim(&self, claim: Claim) {
+        let claim = Arc::new(claim);
+        self.peers.iter().for_each(|peer| peer.claims.add(&claim));
+    }
+
     /// A stamp later than all before it.
     pub(crate) fn next_stamp(&self) -> Stamp {
         Stamp { time: self.clock.next(wall_clock()), origin: Arc::clone(self.fanout.me()) }
@@ -225,6 +251,9 @@ impl Mesh {
             duplicates: read(&counters.duplicates),
             missed: read(&counters.missed),
             malformed: read(&counters.malformed),
+            bytes_sent: read(&counters.bytes_sent),
+            bytes_received: read(&counters.bytes_received),
+            taken_over: read(&counters.taken_over),
             last_error: counters.last_error.lock().clone(),
         }
     }

@@ -23,6 +23,7 @@ use crate::log::Read;
 use crate::mesh::{Mesh, add, now};
 use crate::message::Message;
 use crate::spool::{Held, Spool};
+use crate::telling::Teller;
 use crate::wire::{Progress, Wire};
 use crate::wire_message;
 
@@ -39,6 +40,7 @@ pub(crate) struct Dialer {
     link: Link,
     connection: Connection,
     snapshot: Option<Snapshot>,
+    teller: Teller,
     /// What may not be sent yet.
     held: Option<Held>,
 }
@@ -67,7 +69,16 @@ impl Dialer {
         let mut link = Link::new(mesh.hello(), seed, now());
         let (acknowledged, highest) = mesh.spool.standing(index);
         link.resume(acknowledged, highest);
-        Self { mesh, index, identity, link, connection: Connection::None, snapshot: None, held: None }
+        Self {
+            mesh,
+            index,
+            identity,
+            link,
+            connection: Connection::None,
+            snapshot: None,
+            teller: Teller::default(),
+            held: None,
+        }
     }
 
     /// Until `shutdown`, and then until the peer has everything or a deadline has passed.
@@ -88,6 +99,7 @@ impl Dialer {
                 () = sleep_until(self.link.poll_timeout()) => self.handle_timeout(),
                 () = mesh.peers[self.index].seen.notified() => self.link.handle_seen(now()),
                 () = mesh.spool.news(self.index) => self.link.handle_news(),
+                () = mesh.peers[self.index].claims.news() => self.tell(),
                 () = freed(&mesh.spool, self.held.as_ref()) => {
                     self.held = None;
                     self.link.handle_news();
@@ -105,6 +117,7 @@ impl Dialer {
     }
 
     fn handle_event(&mut self, event: Event) {
+        self.count_bytes();
         match event {
             Event::Opened(opened) => match *opened {
                 Ok(stream) => {
@@ -117,8 +130,15 @@ impl Dialer {
                 }
             },
             Event::Progress(Progress::Ended(error)) => self.handle_lost(&error),
-            Event::Progress(Progress::Sent) if self.snapshot.is_some() => self.continue_snapshot(),
-            Event::Progress(Progress::Sent) => self.link.handle_writable(),
+            Event::Progress(Progress::Sent) => {
+                // Before messages: a client that has moved is not to wait behind a log.
+                self.tell();
+                if self.snapshot.is_some() {
+                    self.continue_snapshot();
+                } else {
+                    self.link.handle_writable();
+                }
+            }
             Event::Progress(Progress::Received) => self.handle_received(),
         }
     }
@@ -158,8 +178,16 @@ impl Dialer {
                 }
                 Action::Read(room) => self.read(room),
                 Action::Attach(acknowledged) => self.mesh.spool.attach(self.index, acknowledged),
+                Action::Claim => {
+                    self.mesh.peers[self.index].claims.begin();
+                    self.tell();
+                }
                 Action::Acknowledged(seq) => self.acknowledged(seq),
-                Action::Detach => self.mesh.spool.detach(self.index),
+                Action::Detach => {
+                    self.mesh.peers[self.index].claims.end();
+                    self.teller = Teller::default();
+                    self.mesh.spool.detach(self.index);
+                }
                 Action::LogWasSetBack => {
                     self.mesh.begin_epoch();
                     self.link.set_epoch(self.mesh.epoch());
@@ -193,6 +221,19 @@ impl Dialer {
     fn send(&mut self, frame: &Frame) {
         if let Connection::Open(wire) = &mut self.connection {
             frame::encode(frame, wire.output());
+        }
+    }
+
+    /// Tells the peer of clients, as far as there is room.
+    fn tell(&mut self) {
+        if let Connection::Open(wire) = &mut self.connection {
+            self.teller.write(&self.mesh, self.index, self.link.max_body(), wire.output());
+        }
+    }
+
+    fn count_bytes(&mut self) {
+        if let Connection::Open(wire) = &mut self.connection {
+            self.mesh.peers[self.index].counters.add_bytes(wire.take_traffic());
         }
     }
 

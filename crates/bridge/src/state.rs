@@ -66,6 +66,12 @@ pub struct PeerState {
     pub missed: u64,
     /// Messages of its that could not be understood and were left out.
     pub malformed: u64,
+    /// Bytes sent to it over the links in both directions, before TLS.
+    pub bytes_sent: u64,
+    /// Bytes that came from it, likewise.
+    pub bytes_received: u64,
+    /// Connections or sessions of clients that ended here because the client has connected to it.
+    pub taken_over: u64,
     /// Why the last connection to it, or attempt at one, ended.
     pub last_error: Option<String>,
 }

@@ -29,6 +29,14 @@ pub(crate) struct Wire<S> {
     unflushed: bool,
     /// Reading pauses while more than this waits to be sent.
     output_limit: usize,
+    traffic: Traffic,
+}
+
+/// Bytes that have crossed a connection, before TLS.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Traffic {
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
 }
 
 /// What has happened on a connection.
@@ -55,6 +63,7 @@ impl<S: AsyncRead + AsyncWrite> Wire<S> {
             large: false,
             unflushed: false,
             output_limit,
+            traffic: Traffic::default(),
         }
     }
 
@@ -71,6 +80,11 @@ impl<S: AsyncRead + AsyncWrite> Wire<S> {
         frame::decode(&mut self.input, max_body)
     }
 
+    /// What has crossed it since this was asked last.
+    pub(crate) fn take_traffic(&mut self) -> Traffic {
+        std::mem::take(&mut self.traffic)
+    }
+
     /// Waits until something happens. Cancel-safe.
     pub(crate) async fn progress(&mut self) -> Progress {
         self.progress_if(true).await
@@ -79,16 +93,20 @@ impl<S: AsyncRead + AsyncWrite> Wire<S> {
     /// The same, without reading unless that is wanted. Cancel-safe.
     pub(crate) async fn progress_if(&mut self, reading: bool) -> Progress {
         self.shrink();
-        let Self { reader, writer, input, output, unflushed, output_limit, .. } = self;
+        let Self { reader, writer, input, output, unflushed, output_limit, traffic, .. } = self;
+        let Traffic { received: bytes_in, sent: bytes_out } = traffic;
         let has_output = *unflushed || !output.is_empty();
         let may_read = reading && output.len() <= *output_limit;
         tokio::select! {
             received = receive(reader, input), if may_read => match received {
                 Ok(0) => Progress::Ended(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => Progress::Received,
+                Ok(count) => {
+                    *bytes_in += count as u64;
+                    Progress::Received
+                }
                 Err(error) => Progress::Ended(error),
             },
-            sent = send(writer, output, unflushed), if has_output => match sent {
+            sent = send(writer, output, unflushed, bytes_out), if has_output => match sent {
                 Ok(()) => Progress::Sent,
                 Err(error) => Progress::Ended(error),
             },
@@ -109,7 +127,7 @@ impl<S: AsyncRead + AsyncWrite> Wire<S> {
     /// Sends what is left, says goodbye in TLS and TCP, and closes; gives up after a moment.
     pub(crate) async fn finish(mut self) {
         let goodbye = async {
-            send(&mut self.writer, &mut self.output, &mut self.unflushed).await?;
+            send(&mut self.writer, &mut self.output, &mut self.unflushed, &mut self.traffic.sent).await?;
             self.writer.shutdown().await
         };
         // Whether the last word arrives or not, the connection is at an end.
@@ -125,12 +143,19 @@ async fn receive<R: AsyncRead + Unpin>(reader: &mut R, input: &mut BytesMut) -> 
     reader.read_buf(input).await
 }
 
-async fn send<W: AsyncWrite + Unpin>(writer: &mut W, output: &mut BytesMut, unflushed: &mut bool) -> io::Result<()> {
+async fn send<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    output: &mut BytesMut,
+    unflushed: &mut bool,
+    bytes: &mut u64,
+) -> io::Result<()> {
     while output.has_remaining() {
         *unflushed = true;
-        if writer.write_buf(output).await? == 0 {
+        let written = writer.write_buf(output).await?;
+        if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
+        *bytes += written as u64;
     }
     writer.flush().await?;
     *unflushed = false;

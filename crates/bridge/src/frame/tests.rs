@@ -1,3 +1,4 @@
+use evermq_mqtt::Text;
 use proptest::prelude::*;
 
 use super::*;
@@ -50,6 +51,12 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         Just(Frame::Pong),
         "\\PC{0,80}".prop_map(|text| Frame::Error { text }),
         Just(Frame::Bye),
+        (any::<u64>(), any::<bool>(), "\\PC{0,40}", proptest::option::of("\\PC{0,40}")).prop_map(
+            |(time, clean_start, client_id, user)| {
+                let text = |text: String| Text::new(&text).unwrap();
+                Frame::Claim(Claim { time, clean_start, client_id: text(client_id), user: user.map(text) })
+            }
+        ),
     ]
 }
 
@@ -137,6 +144,10 @@ fn layouts_are_as_documented() {
         *b"\0\0\0\x1a\x03\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03xy"
     );
     assert_eq!(entry_body(2), 26);
+    let user = Some(Text::new("u").unwrap());
+    let claim = Claim { time: 1, clean_start: true, client_id: Text::new("id").unwrap(), user };
+    assert_eq!(bytes_of(&Frame::Claim(claim.clone()))[..], *b"\0\0\0\x10\x80\0\0\0\0\0\0\0\x01\x03\0\x02id\0\x01u");
+    assert_eq!(claim::body(&claim), 16);
     assert_eq!(bytes_of(&Frame::Ping)[..], *b"\0\0\0\0\x09");
     assert_eq!(
         bytes_of(&Frame::Gap(Range { from: 1, to: 2 }))[..],
@@ -152,7 +163,7 @@ fn a_length_above_the_limit_is_refused_from_the_header() {
 
 #[test]
 fn unknown_kinds_are_refused_below_128_and_ignored_above() {
-    let mut buffer = BytesMut::from(&b"\0\0\0\x02\x80xx\0\0\0\0\x09"[..]);
+    let mut buffer = BytesMut::from(&b"\0\0\0\x02\x81xx\0\0\0\0\x09"[..]);
     assert_eq!(decode(&mut buffer, LIMIT), Ok(Some(Frame::Ping)));
     let mut buffer = BytesMut::from(&b"\0\0\0\0\x7f"[..]);
     assert_eq!(decode(&mut buffer, LIMIT), Err(FrameError::UnknownKind(127)));

@@ -22,7 +22,7 @@ fn actions(inbound: &mut Inbound) -> Vec<Action> {
 }
 
 fn welcome(resume: Option<u64>) -> Action {
-    Action::Send(Frame::Welcome(Welcome { version: 1, minor: 0, instance: 7, resume, max_body: 1000 }))
+    Action::Send(Frame::Welcome(Welcome { version: 1, minor: MINOR, instance: 7, resume, max_body: 1000 }))
 }
 
 fn ack(seq: u64) -> Action {
@@ -301,4 +301,18 @@ fn who_is_not_read_from_is_not_dead() {
         assert_eq!(actions(&mut inbound), [Action::Send(Frame::Pong)]);
         assert_eq!(inbound.poll_timeout(), Some(now + DEAD_AFTER));
     }
+}
+
+#[test]
+fn clients_are_claimed_anywhere_between_the_messages() {
+    let claim = Claim { time: 1, clean_start: false, client_id: evermq_mqtt::Text::new("c").unwrap(), user: None };
+    let mut inbound = Inbound::new(7, 1000);
+    inbound.handle_hello(&hello(1), start());
+    actions(&mut inbound);
+    inbound.handle_frame(Frame::Claim(claim.clone()));
+    inbound.handle_frame(Frame::SnapshotEnd { base: 0 });
+    inbound.handle_frame(Frame::Entry(entry(1)));
+    inbound.handle_frame(Frame::Claim(claim.clone()));
+    let claimed = || Action::Claimed(claim.clone());
+    assert_eq!(settle(&mut inbound), [claimed(), deliver(1), claimed(), record(1), ack(1)]);
 }

@@ -3,11 +3,17 @@
 use std::time::Instant;
 
 use bytes::BytesMut;
+use evermq_mqtt::Text;
 
 use super::network::{Arrival, ConnectionId, Network};
 use super::random::Random;
-use crate::frame::{self, Frame};
+use crate::frame::{self, Claim, Frame};
 use crate::link::Link;
+
+/// What the origin says of a client whenever a link comes up.
+pub(super) fn claim() -> Claim {
+    Claim { time: 1, clean_start: true, client_id: Text::new("client").unwrap(), user: None }
+}
 
 /// The connection, if there is one, and what has come of a frame. By default there is none.
 #[derive(Default)]

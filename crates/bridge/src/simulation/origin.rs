@@ -163,6 +163,7 @@ impl Origin {
                 Action::Close { .. } => self.end.close(&mut output, network, random, now),
                 Action::Changed(change) => assert!(!change.refused, "{change:?}"),
                 Action::LogWasSetBack => panic!("{}", self.describe()),
+                Action::Claim => frame::encode(&frame::Frame::Claim(super::end::claim()), &mut output),
                 Action::Losing(_) => {}
             }
         }

@@ -175,6 +175,7 @@ impl Receiver {
                     self.keep(&message);
                 }
                 Action::Missed(range) => self.record.events.push((epoch, Event::Missed(range))),
+                Action::Claimed(claim) => assert_eq!(claim, super::end::claim()),
                 Action::Duplicate => self.duplicates += 1,
                 Action::Close => served.ended = true,
                 Action::Changed(change) => assert!(!change.violated, "{change:?}"),

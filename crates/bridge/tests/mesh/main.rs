@@ -5,6 +5,7 @@
 
 mod broker;
 mod cluster;
+mod old_peer;
 mod relay;
 
 use std::io::{Read as _, Write as _};

@@ -285,6 +285,7 @@ impl Origin {
                 Action::LogWasSetBack => panic!("a number was sent that was not set aside: {}", self.describe()),
                 Action::Close { .. } => self.end.close(&mut output, network, random, now),
                 Action::Changed(change) => assert!(!change.refused, "{change:?}"),
+                Action::Claim => frame::encode(&frame::Frame::Claim(super::super::end::claim()), &mut output),
                 Action::Losing(_) => {}
             }
         }

@@ -249,6 +249,7 @@ impl Receiver {
                 }
                 Action::ApplyRetained(_) => {}
                 Action::Missed(range) => self.missed += range.to - range.from + 1,
+                Action::Claimed(claim) => assert_eq!(claim, super::super::end::claim()),
                 Action::Duplicate => self.duplicates += 1,
                 Action::Close => served.ended = true,
                 Action::Changed(change) => assert!(!change.violated, "{change:?}"),
