@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use evermq_bridge::{Bridge, Hold, Keeper, Message, Pressure, Recovered, Stamp};
+use evermq_bridge::{Bridge, Claim, Clients, Hold, Keeper, Message, Pressure, Recovered, Stamp};
 use evermq_mqtt::Publish;
 use evermq_store::{Handle, Position, SegmentId};
 use serde_json::Value;
@@ -25,6 +25,10 @@ pub trait Backbone: Send + Sync + 'static {
     /// has it, `hold` what has to be written down before anybody may have it at QoS 2. Gives how far the store has to be before
     /// its publisher may be told that it was taken.
     fn publish(&self, message: Arc<Message>, stored: Option<Handle>, hold: Option<Arc<Hold>>) -> (Pressure, Position);
+    /// Who knows of this broker's clients. Where there is no other broker, nobody asks.
+    fn set_clients(&self, _clients: Arc<dyn Clients>) {}
+    /// Tells every other broker, if there is one, that a client has connected to this one.
+    fn claim(&self, _claim: Claim) {}
     /// Writes down again what the store has of the mesh in segments before `before`.
     fn checkpoint(&self, before: SegmentId);
     /// There is no other broker, so nobody hears a message whom this one does not know.
@@ -56,6 +60,14 @@ impl Backbone for Bridge {
 
     fn publish(&self, message: Arc<Message>, stored: Option<Handle>, hold: Option<Arc<Hold>>) -> (Pressure, Position) {
         Self::publish(self, message, stored, hold)
+    }
+
+    fn set_clients(&self, clients: Arc<dyn Clients>) {
+        Self::set_clients(self, clients);
+    }
+
+    fn claim(&self, claim: Claim) {
+        Self::claim(self, claim);
     }
 
     fn checkpoint(&self, before: SegmentId) {

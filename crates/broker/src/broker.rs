@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -28,7 +28,7 @@ use crate::rate::SharedRates;
 use crate::registry::Registry;
 use crate::router::{Congested, Routed, Router};
 use crate::session::connect::{self, Granted};
-use crate::session::{Action, DueWill, Durability, Durable, Limits, LinkId};
+use crate::session::{Action, DueWill, Durability, Limits, LinkId};
 use crate::trace::Tracer;
 
 /// The broker.
@@ -137,10 +137,9 @@ impl Broker {
     ) -> Arc<Self> {
         let mut limits = limits;
         if let Some(journal) = &journal {
-            let (journal, router, backbone) = (Arc::clone(journal), Arc::downgrade(&router), Arc::downgrade(&backbone));
-            limits.durability = Durability::new(Arc::new(Keeper { journal, router, backbone }));
+            limits.durability = Durability::new(Arc::new(Keeper::new(journal, &router, &backbone)));
         }
-        Arc::new(Self {
+        let broker = Arc::new(Self {
             limits: ArcSwap::from_pointee(limits),
             router,
             counters,
@@ -156,7 +155,9 @@ impl Broker {
             connections: AtomicUsize::new(0),
             next_link: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
-        })
+        });
+        broker.backbone.set_clients(Arc::new(Elsewhere::new(&broker)));
+        broker
     }
 
     /// Bounds of the sessions that begin, or are taken up, now.
@@ -251,7 +252,7 @@ impl Broker {
             self.finish(&replaced, ended, now);
         }
         self.counters.count_accepted(version);
-        let facts = Facts::of(client);
+        let facts = Facts::of(client, clean_start);
         Ok(Accepted { mailbox, link, facts, connect_len, max_packet_size, client: takes, actions, recorded })
     }
 
@@ -441,25 +442,6 @@ impl Broker {
     }
 }
 
-/// What sessions ask of the store.
-struct Keeper {
-    journal: Arc<Journal>,
-    /// Weak: its sessions hold this.
-    router: Weak<Router>,
-    backbone: Weak<dyn Backbone>,
-}
-
-impl Durable for Keeper {
-    fn is_full(&self) -> bool {
-        self.journal.is_full()
-    }
-
-    fn is_needed_for(&self, publish: &Publish) -> bool {
-        self.router.upgrade().is_some_and(|router| router.is_store_needed_for(publish))
-            || self.backbone.upgrade().is_some_and(|backbone| backbone.keeps(publish))
-    }
-}
-
 impl Place {
     /// The client that has it, and the other end of its connection.
     pub fn seat(&mut self, peer: SocketAddr, client: &Accepted) {
@@ -485,11 +467,15 @@ fn random_client_id() -> Option<Text> {
 
 mod change;
 mod checkpoint;
+mod elsewhere;
+mod keeper;
 mod recover;
 mod reloaded;
 mod subscribe;
 
 pub use checkpoint::Checkpoint;
+use elsewhere::Elsewhere;
+use keeper::Keeper;
 pub use reloaded::AccessApplied;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Instant;
 
+use evermq_bridge::Standing;
 use evermq_mqtt::{QoS, ReasonCode, Text};
 use evermq_store::{Position, SegmentId};
 use parking_lot::{Mutex, MutexGuard};
@@ -51,6 +52,8 @@ pub struct Slot {
     pub close: Option<Box<Closing>>,
     /// The client at the connection's other end.
     pub presence: Option<Arc<Presence>>,
+    /// Since when its client is connected here rather than to another broker.
+    pub standing: Standing,
     /// How far the store has to be to have all that was recorded of the session.
     pub recorded: Position,
     /// The store's segment from which on all of the session is written down.
@@ -106,8 +109,16 @@ impl Mailbox {
     ) -> Arc<Self> {
         let durable = AtomicBool::new(session.is_durable());
         let connected = AtomicBool::new(session.link().is_some());
-        let recorded = Position::default();
-        let slot = Slot { session, waker: None, is_blocked: false, close: None, presence: None, recorded, since };
+        let slot = Slot {
+            session,
+            waker: None,
+            is_blocked: false,
+            close: None,
+            presence: None,
+            standing: Standing::Unknown,
+            recorded: Position::default(),
+            since,
+        };
         Arc::new(Self { key, client_id, journal, durable, connected, slot: Mutex::new(slot) })
     }
 
@@ -203,6 +214,7 @@ impl Mailbox {
             return None;
         }
         slot.close = None;
+        slot.standing = Standing::Coming;
         slot.is_blocked = false;
         slot.session.swap_actions(actions);
         self.change(&mut slot, &mut Vec::new(), |session| session.handle_connect(granted.clone(), now));
@@ -287,28 +299,27 @@ impl Mailbox {
 
     /// Tells the connection, if there is one, to close.
     pub fn close(&self, closing: impl Into<Closing>) {
-        let mut slot = self.slot.lock();
-        slot.close = Some(Box::new(closing.into()));
-        let waker = slot.waker.take();
-        drop(slot);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        Self::close_slot(self.slot.lock(), closing.into());
     }
 
     /// The same if it is still that connection; whether it is.
     pub fn close_link(&self, link: LinkId, reason: ReasonCode) -> bool {
-        let mut slot = self.slot.lock();
+        let slot = self.slot.lock();
         if slot.session.link() != Some(link) {
             return false;
         }
-        slot.close = Some(Box::new(reason.into()));
+        Self::close_slot(slot, reason.into());
+        true
+    }
+
+    /// The same for whoever holds the lock.
+    pub fn close_slot(mut slot: MutexGuard<'_, Slot>, closing: Closing) {
+        slot.close = Some(Box::new(closing));
         let waker = slot.waker.take();
         drop(slot);
         if let Some(waker) = waker {
             waker.wake();
         }
-        true
     }
 
     /// When the session without a connection has something to do.

@@ -17,6 +17,8 @@ pub struct Facts {
     pub listener: Arc<str>,
     /// Version of its TLS, such as `TLSv1.3`.
     pub tls: Option<Box<str>>,
+    /// It asked for a session without a past.
+    pub clean_start: bool,
 }
 
 /// A connected client. Its connection writes, nobody else does, but for the wish to follow it.
@@ -49,9 +51,9 @@ pub struct Gone {
 impl Facts {
     /// Those of a client that has got in.
     #[must_use]
-    pub fn of(client: &Client) -> Self {
+    pub fn of(client: &Client, clean_start: bool) -> Self {
         let address = (!client.is_unix).then_some(client.address);
-        Self { address, listener: Arc::clone(&client.listener), tls: client.tls.clone() }
+        Self { address, listener: Arc::clone(&client.listener), tls: client.tls.clone(), clean_start }
     }
 }
 

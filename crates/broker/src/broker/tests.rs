@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use evermq_bridge::{Arrived, Hold, Local as _, Stamp};
+use evermq_bridge::{Arrived, Claim, Clients, Hold, Local as _, Stamp};
 use evermq_mqtt::packet::{Subscribe, SubscribeFilter, SubscriptionOptions, Will};
 use evermq_mqtt::properties::{ConnectProperties, SubscribeProperties, WillProperties};
 use evermq_mqtt::{Packet, PacketId, QoS, TopicFilter, TopicName};
@@ -17,11 +17,12 @@ use crate::session::Transmit;
 mod leaving;
 
 /// A mesh that keeps what it is given, and is as far behind as the test says.
-#[derive(Debug)]
 pub(crate) struct FakeMesh {
     pub(crate) sent: Mutex<Vec<Arc<Message>>>,
     pub(crate) high: watch::Sender<bool>,
     pub(crate) is_alone: AtomicBool,
+    pub(crate) clients: Mutex<Option<Arc<dyn Clients>>>,
+    pub(crate) claims: Mutex<Vec<Claim>>,
     time: AtomicU64,
 }
 
@@ -31,6 +32,8 @@ impl Default for FakeMesh {
             sent: Mutex::default(),
             high: watch::channel(false).0,
             is_alone: AtomicBool::new(true),
+            clients: Mutex::default(),
+            claims: Mutex::default(),
             time: AtomicU64::new(1),
         }
     }
@@ -66,6 +69,14 @@ impl Backbone for FakeMesh {
     ) -> (Pressure, Position) {
         self.sent.lock().push(message);
         (if *self.high.borrow() { Pressure::High } else { Pressure::Clear }, Position::default())
+    }
+
+    fn set_clients(&self, clients: Arc<dyn Clients>) {
+        *self.clients.lock() = Some(clients);
+    }
+
+    fn claim(&self, claim: Claim) {
+        self.claims.lock().push(claim);
     }
 
     fn checkpoint(&self, _before: SegmentId) {}
@@ -132,7 +143,7 @@ pub(crate) fn connect(id: &str) -> Connect {
     }
 }
 
-fn with_will(id: &str, delay: u32) -> Connect {
+pub(crate) fn with_will(id: &str, delay: u32) -> Connect {
     let will = Will {
         topic: TopicName::new(Text::new("will").unwrap()).unwrap(),
         payload: Bytes::copy_from_slice(id.as_bytes()),

@@ -30,15 +30,20 @@ pub(super) fn appear(
     let presence = Presence::new(facts, now);
     let mut slot = mailbox.lock();
     // Another connection may have taken the session over already.
-    if slot.session.link() == Some(link) {
+    let is_current = slot.session.link() == Some(link);
+    let claim = is_current.then(|| broker.stand(mailbox, &mut slot, presence.facts.clean_start)).flatten();
+    if is_current {
         slot.presence = Some(Arc::clone(&presence));
     }
     let user = slot.session.user().cloned();
     drop(slot);
+    if let Some(claim) = claim {
+        broker.backbone.claim(claim);
+    }
     // After it can be found: who begins to follow now either finds it, or is found here.
     if broker.tracer.is_followed(mailbox.client_id()) {
         presence.set_traced(true);
-        let Facts { address, listener, tls } = &presence.facts;
+        let Facts { address, listener, tls, .. } = &presence.facts;
         let shown = json!({
             "address": address, "listener": &**listener, "user": user.as_deref(), "tls": tls, "version": version.name(),
         });

@@ -80,6 +80,19 @@ impl Session {
         self.actions.push_back(Action::SendWill(due));
     }
 
+    /// The client has connected to another broker and goes on there, while this session stays here: a will that is to go out
+    /// only if the client does not come back is not to (`[MQTT-3.1.3-9]`). That of a session which ends now goes out.
+    pub fn handle_moved(&mut self) {
+        if self.ends_with_connection() || self.will.take_if(|will| !will.delay.is_zero()).is_none() {
+            return;
+        }
+        match &mut self.state {
+            State::Detached { will_at, .. } => *will_at = None,
+            State::Connected(_) | State::Ended => {}
+        }
+        self.note(Change::State);
+    }
+
     /// The client is back: its will is no longer to go out, unless that was to be while nobody looked
     /// (`[MQTT-3.1.3-9]`).
     pub(super) fn keep_or_send_will(&mut self, now: Instant) {

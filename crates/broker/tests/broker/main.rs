@@ -37,6 +37,7 @@ mod running;
 mod sessions;
 mod shutdown;
 mod sys;
+mod takeover;
 mod tls;
 mod topics;
 mod traces;
