@@ -289,7 +289,7 @@ fn peers(text: &mut Exposition, bridge: &Value) {
 }
 
 /// Families of one figure of each peer: name, type, help, and the figure's name in the bridge's state.
-const PEER_FAMILIES: [(&str, Is, &str, &str); 9] = [
+const PEER_FAMILIES: [(&str, Is, &str, &str); 15] = [
     (
         "evermq_broker_peer_lag_bytes",
         Is::Gauge,
@@ -298,6 +298,22 @@ const PEER_FAMILIES: [(&str, Is, &str, &str); 9] = [
     ),
     ("evermq_broker_peer_lag_seconds", Is::Gauge, "Age of the oldest of these messages.", "lag_seconds"),
     ("evermq_broker_peer_losing", Is::Gauge, "Whether the other broker misses messages now.", "is_losing"),
+    ("evermq_broker_peer_receiving", Is::Gauge, "Whether the other broker's messages come here now.", "receiving"),
+    ("evermq_broker_peer_sent_total", Is::Counter, "Messages sent to it, those sent again included.", "sent"),
+    (
+        "evermq_broker_peer_sent_bytes_total",
+        Is::Counter,
+        "Bytes sent to it over the links in both directions, before TLS.",
+        "bytes_sent",
+    ),
+    ("evermq_broker_peer_received_bytes_total", Is::Counter, "Bytes that came from it, likewise.", "bytes_received"),
+    ("evermq_broker_peer_malformed_total", Is::Counter, "Messages of its that could not be understood.", "malformed"),
+    (
+        "evermq_broker_peer_taken_over_total",
+        Is::Counter,
+        "Clients whose connection or session ended here because they connected to it.",
+        "taken_over",
+    ),
     ("evermq_broker_peer_resent_total", Is::Counter, "Messages sent to it again after a reconnect.", "resent"),
     ("evermq_broker_peer_lost_total", Is::Counter, "Messages that it will never get.", "lost"),
     ("evermq_broker_peer_gaps_total", Is::Counter, "Times that such messages were missing.", "gaps"),
