@@ -108,10 +108,13 @@ fn without_even_the_reserve_it_waits_and_goes_on_when_there_is_room() {
             model.step(&mut chance);
         }
         let at = model.end();
-        std::thread::park_timeout(std::time::Duration::from_millis(20));
-        !store.is_durable(at)
+        // A disk that is merely slow takes it within one of these.
+        let stands = (0..10).all(|_| {
+            std::thread::park_timeout(std::time::Duration::from_millis(20));
+            !store.is_durable(at)
+        });
+        stands && store.status() == Status::Full
     });
-    assert_eq!(store.status(), Status::Full);
     let at = model.end();
     disk.set_capacity(None);
     store.set_live(model.live());
