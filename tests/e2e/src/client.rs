@@ -1,6 +1,7 @@
 //! mosquitto's clients, paho-mqtt, openssl and the load generator in the lab's client host.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::Output;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -14,6 +15,28 @@ use crate::{PORT, VIP};
 pub const TLS: &str = "/etc/evermq/tls";
 /// How long a client may take for what takes milliseconds.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The Python that has paho-mqtt: `EVERMQ_TEST_PYTHON`, or that of `make test-tools`.
+///
+/// # Panics
+/// It is not there.
+#[must_use]
+pub fn python() -> String {
+    let python = std::env::var("EVERMQ_TEST_PYTHON").unwrap_or_else(|_| in_workspace("target/test-venv/bin/python"));
+    assert!(Path::new(&python).exists(), "{python} is missing; run `make test-tools`");
+    python
+}
+
+/// The path of one of `tests/clients`.
+#[must_use]
+pub fn script(name: &str) -> String {
+    in_workspace(&format!("tests/clients/{name}"))
+}
+
+fn in_workspace(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the workspace");
+    root.join(path).display().to_string()
+}
 
 /// The certificate options of mosquitto's clients, of `evermq pub` and of the load generator.
 #[must_use]

@@ -186,41 +186,6 @@ async fn subscribe_to_t(pair: &mut Pair) {
     assert!(matches!(pair.receive().await, Some(Packet::SubAck(_))));
 }
 
-/// What was logged.
-#[derive(Clone, Default)]
-struct Log(Arc<parking_lot::Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_log_can_be_that_of_one_client() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter("off,[client{id=watched}]=trace")
-        .with_writer(move || writer.clone())
-        .with_ansi(false)
-        .finish();
-    let _default = tracing::subscriber::set_default(subscriber);
-    for id in ["watched", "other"] {
-        let mut pair = Pair::new(connect(id), 1 << 20).await;
-        pair.send(&publish(1)).await;
-        pair.send(&Packet::PingReq).await;
-        assert_eq!(pair.receive().await, Some(Packet::PingResp));
-    }
-    let log = String::from_utf8(log.0.lock().clone()).unwrap();
-    assert!(log.contains("watched") && log.contains("message") && !log.contains("other"), "{log}");
-}
-
 /// What an idle connection keeps in this process, but for what tokio, the allocator and the client's own names add. Each of
 /// these is there once for each connection, so what is added here is added ten thousand times.
 #[test]

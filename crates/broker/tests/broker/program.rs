@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use evermq_daemon::log::FILTER_VARIABLE;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -29,6 +30,26 @@ pub(crate) struct Program {
 impl Program {
     /// With these lines more in `[broker]`, and `files` open files at most.
     pub(crate) fn start(site: &Site, more: &str, files: Option<u64>) -> Self {
+        let mut command = match files {
+            Some(files) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={files}")).arg(env!("CARGO_BIN_EXE_evermq-broker"));
+                command
+            }
+            None => Command::new(env!("CARGO_BIN_EXE_evermq-broker")),
+        };
+        command.env_remove(FILTER_VARIABLE);
+        Self::launch(site, more, command)
+    }
+
+    /// What it logs is chosen by this filter.
+    pub(crate) fn logging(site: &Site, filter: &str) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_evermq-broker"));
+        command.env(FILTER_VARIABLE, filter);
+        Self::launch(site, "", command)
+    }
+
+    fn launch(site: &Site, more: &str, mut command: Command) -> Self {
         site.ca.issue("broker1", 1);
         let directory = site.directory.path().to_owned();
         let [plain, tls, peer] = std::array::from_fn(|_| evermq_ports::free_address());
@@ -44,14 +65,6 @@ impl Program {
         };
         program.child.wait().unwrap();
         program.write(more);
-        let mut command = match files {
-            Some(files) => {
-                let mut command = Command::new("prlimit");
-                command.arg(format!("--nofile={files}")).arg(env!("CARGO_BIN_EXE_evermq-broker"));
-                command
-            }
-            None => Command::new(env!("CARGO_BIN_EXE_evermq-broker")),
-        };
         command.arg("--config").arg(program.directory.join("evermq.toml")).args(["--host", "broker1"]);
         program.child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(program.child.stderr.take().unwrap()).lines();

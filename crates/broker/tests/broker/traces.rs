@@ -1,4 +1,4 @@
-//! Following one client's packets.
+//! Following one client: its packets, and what is logged of it.
 
 use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, channel};
@@ -7,7 +7,8 @@ use evermq_mqtt::{QoS, ReasonCode};
 use serde_json::{Value, json};
 
 use crate::client::{Client, connect, message};
-use crate::running::{PATIENCE, Running, start};
+use crate::program::Program;
+use crate::running::{PATIENCE, Running, Site, start};
 
 /// Follows until the lines end.
 fn follow(broker: &Running, request: Value) -> Receiver<Value> {
@@ -97,4 +98,17 @@ fn a_trace_that_nobody_reads_any_more_ends() {
             assert!(evermq_broker::connection::clock() < deadline, "{followed:?}");
         }
     }
+}
+
+#[test]
+fn the_log_can_be_that_of_one_client() {
+    let site = Site::new();
+    let broker = Program::logging(&site, "off,[client{id=watched}]=trace");
+    for id in ["other", "watched"] {
+        let mut client = broker.client(id);
+        assert_eq!(client.publish(message("t", "x"), QoS::AtLeastOnce), ReasonCode::NoMatchingSubscribers);
+    }
+    broker.wait_for("the message", || broker.log().contains("message"));
+    let log = broker.log();
+    assert!(log.contains("watched") && !log.contains("other"), "{log}");
 }

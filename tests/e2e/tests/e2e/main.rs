@@ -3,6 +3,7 @@
 mod broker;
 mod cut;
 mod faults;
+mod history;
 mod lb;
 mod stack;
 mod strangers;

@@ -1,11 +1,10 @@
 //! Real clients through the VIP: mosquitto's, paho-mqtt, openssl, and our own.
 
-use std::path::Path;
 use std::time::Duration;
 
 use evermq_e2e::client::TLS;
 use evermq_e2e::lab::text;
-use evermq_e2e::{Lab, PORT, VIP};
+use evermq_e2e::{Lab, PORT, VIP, client};
 
 const BROKER1: (&str, &str) = ("198.18.0.21", "8883");
 const BROKER2: (&str, &str) = ("198.18.0.22", "8883");
@@ -70,11 +69,7 @@ fn persistent_session_gets_what_was_published_while_away() {
 #[test]
 fn paho_speaks_both_versions_through_the_vip() {
     let lab = Lab::up();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the workspace");
-    let python = std::env::var("EVERMQ_TEST_PYTHON")
-        .unwrap_or_else(|_| root.join("target/test-venv/bin/python").display().to_string());
-    assert!(Path::new(&python).exists(), "{python} is missing; run `make test-tools`");
-    let script = root.join("tests/e2e/clients/paho_roundtrip.py").display().to_string();
+    let (python, script) = (client::python(), client::script("paho_roundtrip.py"));
     for version in ["311", "5"] {
         let output = lab.exec("client", &[&python, &script, VIP, PORT, version, TLS]);
         assert!(output.status.success(), "paho-mqtt {version}: {}", text(&output));
