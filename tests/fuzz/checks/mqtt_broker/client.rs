@@ -13,6 +13,8 @@ pub(super) const WINDOW: usize = 5;
 
 #[derive(Default)]
 pub(super) struct Client {
+    /// Messages of QoS 1 that it has and has not acknowledged.
+    had: BTreeMap<PacketId, u64>,
     /// Messages of QoS 2 that it has and whose identifier is not released.
     taken: BTreeMap<PacketId, u64>,
     /// Those that it refused.
@@ -120,7 +122,11 @@ impl Client {
     pub(super) fn answer(&mut self, refuses: bool) -> Option<Packet> {
         let mut packet = self.answers.pop_front()?;
         match &mut packet {
-            Packet::PubAck(ack) | Packet::PubComp(ack) => drop(self.open.remove(&ack.packet_id)),
+            Packet::PubAck(ack) => {
+                self.open.remove(&ack.packet_id);
+                self.had.remove(&ack.packet_id);
+            }
+            Packet::PubComp(ack) => drop(self.open.remove(&ack.packet_id)),
             Packet::PubRec(rec) if refuses => {
                 rec.reason = ReasonCode::UnspecifiedError;
                 self.open.remove(&rec.packet_id);
@@ -155,9 +161,11 @@ impl Client {
         self.opens(id);
         if publish.qos == QoS::AtLeastOnce {
             assert!(!self.taken.contains_key(&id), "the identifier is in use for a message of QoS 2");
-            if !(publish.dup && model.has_had(who, publish)) {
+            let number = number(publish);
+            if !(publish.dup && self.had.insert(id, number) == Some(number)) {
                 model.give(who, publish);
             }
+            self.had.insert(id, number);
             return self.answers.push_back(Packet::PubAck(ack(id, ReasonCode::Success)));
         }
         match self.taken.get(&id) {

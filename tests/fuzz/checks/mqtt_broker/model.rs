@@ -40,8 +40,6 @@ pub(super) struct Held {
     owed: VecDeque<(u64, QoS)>,
     unacknowledged: BTreeSet<u64>,
     retained: Vec<(u64, QoS)>,
-    /// Of QoS 1, taken at least once.
-    seen: BTreeSet<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -225,15 +223,6 @@ impl Model {
             assert!(at == 0 || self.is_tight, "messages are missing, or in another order");
             held.owed.drain(..=at);
         }
-        if publish.qos == QoS::AtLeastOnce {
-            held.seen.insert(number);
-        }
-    }
-
-    /// Whether the client has had this message of QoS 1, which comes again.
-    pub(super) fn has_had(&self, who: usize, publish: &Publish) -> bool {
-        let is_shared = publish.topic.as_str().starts_with(SHARED);
-        is_shared || self.sessions[who].as_ref().is_some_and(|held| held.seen.contains(&number(publish)))
     }
 
     /// Nothing is owed to that client any more.
@@ -258,7 +247,6 @@ impl Held {
             owed: VecDeque::new(),
             unacknowledged: BTreeSet::new(),
             retained: Vec::new(),
-            seen: BTreeSet::new(),
         }
     }
 }

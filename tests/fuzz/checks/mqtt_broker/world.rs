@@ -108,7 +108,8 @@ impl World {
                     self.turn(who, None, usize::from(a % 4), true);
                 }
                 if b & 2 != 0 {
-                    self.clients[who].answer(false);
+                    // It is lost, and the client has not forgotten what it was for.
+                    self.clients[who].answers.pop_front();
                 }
                 self.lose(who);
             }
