@@ -17,9 +17,9 @@ use crate::claim::{Claim, Clients};
 use crate::driver;
 use crate::hold::Hold;
 use crate::identity::Identity;
-use crate::mesh::{Mesh, wall_clock};
+use crate::mesh::{Mesh, PeersChanged, wall_clock};
 use crate::message::{Keeper, Local, Message, Recovered, Stamp, is_kept};
-use crate::state::BridgeState;
+use crate::state::{BridgeState, Filling};
 
 /// One broker's place in the mesh.
 pub struct Bridge {
@@ -28,7 +28,6 @@ pub struct Bridge {
     /// Until [`Bridge::run`] takes it.
     listener: Mutex<Option<TcpListener>>,
     identity: Arc<Identity>,
-    peers: Vec<Peer>,
 }
 
 /// Whether publishers should wait.
@@ -84,7 +83,6 @@ impl Bridge {
         let address = listener.local_addr().map_err(BridgeError::Socket)?;
         Ok(Arc::new(Self {
             identity: Arc::new(Identity::new(material, &config.peers)?),
-            peers: config.peers.clone(),
             mesh: Arc::new(Mesh::new(config, local, wall_clock())),
             address,
             listener: Mutex::new(Some(listener)),
@@ -112,7 +110,7 @@ impl Bridge {
     /// Whether a message is to be in the store when it is published: there are peers, and it is more than QoS 0.
     #[must_use]
     pub fn keeps(&self, publish: &Publish) -> bool {
-        !self.mesh.peers.is_empty() && is_kept(publish)
+        self.mesh.has_peers() && is_kept(publish)
     }
 
     /// For [`evermq_store::Live::checkpoint`]: writes down again what the store has of the mesh in segments before `before`.
@@ -120,18 +118,26 @@ impl Bridge {
         self.mesh.checkpoint(before);
     }
 
-    /// Takes other certificates and revocation lists, for links that are made from now on.
+    /// Takes other certificates and revocation lists, for links that are made from now on, and these other brokers: links to
+    /// those that are new are made, links to those that have left end, and links to those that are elsewhere now are made anew.
     ///
     /// # Errors
-    /// They cannot be used; nothing has changed then.
-    pub fn renew(&self, material: &Material) -> Result<(), BridgeError> {
-        Ok(self.identity.renew(material, &self.peers)?)
+    /// The certificates cannot be used; nothing has changed then.
+    pub fn reload(&self, material: &Material, peers: &[Peer]) -> Result<PeersChanged, BridgeError> {
+        self.identity.renew(material, peers)?;
+        Ok(self.mesh.set_peers(peers))
+    }
+
+    /// How far this broker is with what each peer had when it connected.
+    #[must_use]
+    pub fn filling(&self) -> Vec<Filling> {
+        self.mesh.filling()
     }
 
     /// There are no peers.
     #[must_use]
     pub fn is_alone(&self) -> bool {
-        self.mesh.peers.is_empty()
+        !self.mesh.has_peers()
     }
 
     /// Where peers connect.
@@ -154,10 +160,10 @@ impl Bridge {
         stored: Option<Handle>,
         hold: Option<Arc<Hold>>,
     ) -> (Pressure, Position) {
-        if self.mesh.peers.is_empty() {
+        if !self.mesh.has_peers() {
             return (Pressure::Clear, Position::default());
         }
-        if !self.mesh.fanout.is_own(&message.stamp) {
+        if !self.mesh.is_own(&message.stamp) {
             error!(origin = &*message.stamp.origin, "a message of another broker was to be sent to peers, and is not");
             return (Pressure::Clear, Position::default());
         }
@@ -195,7 +201,7 @@ impl Bridge {
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) -> Result<(), BridgeError> {
         let listener = self.listener.lock().take().ok_or(BridgeError::RunsAlready)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(BridgeError::Socket)?;
-        info!(address = %self.address, peers = self.mesh.peers.len(), epoch = self.mesh.epoch(), "bridge is up");
+        info!(address = %self.address, peers = self.mesh.roster().slots.len(), epoch = self.mesh.epoch(), "bridge is up");
         Ok(driver::run(Arc::clone(&self.mesh), listener, Arc::clone(&self.identity), shutdown).await?)
     }
 

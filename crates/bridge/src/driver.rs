@@ -1,9 +1,10 @@
 //! Runs the tasks of one bridge and ends them in the right order.
 //!
-//! Tasks: one [`Dialer`] for each peer, one that looks after the log once a second, and [`listener::serve`] with a task for each incoming connection. All are owned here
+//! Tasks: one [`Dialer`] for each peer, from when it becomes one until it is none any more, one that looks after the log once a second, and [`listener::serve`] with a task for each incoming connection. All are owned here
 //! and end when `run` does. On shutdown the dialers go first, under their own deadline: what this broker's clients published
 //! reaches the peers, which may be stopping as well and doing the same. Then the incoming links end.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,18 +31,28 @@ pub(crate) async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), JoinError> {
     let mut dialers = JoinSet::new();
-    for index in 0..mesh.peers.len() {
-        dialers.spawn(Dialer::new(Arc::clone(&mesh), index, Arc::clone(&identity)).run(shutdown.clone()));
-    }
     let tidier = tokio::spawn(tidy(Arc::clone(&mesh)));
     let _tidier = AbortOnDrop(tidier);
-    let log = Arc::clone(&mesh);
+    let (log, dialing) = (Arc::clone(&mesh), Arc::clone(&identity));
     let stop_listening = CancellationToken::new();
     let mut incoming = JoinSet::new();
     incoming.spawn(listener::serve(mesh, listener, identity, stop_listening.clone()));
     let dialers_done = async {
-        // A cluster of one broker has no dialer: there is nothing to wait for but the end.
-        shutdown.cancelled().await;
+        // Those that have left come to an end by themselves; of one that comes back the reader is another one.
+        let mut dialed = BTreeSet::new();
+        loop {
+            for slot in &log.roster().slots {
+                if dialed.insert(slot.reader) {
+                    let dialer = Dialer::new(Arc::clone(&log), Arc::clone(slot), Arc::clone(&dialing));
+                    dialers.spawn(dialer.run(shutdown.clone()));
+                }
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = log.roster_changed.notified() => {}
+                Some(ended) = dialers.join_next() => ended?,
+            }
+        }
         while dialers.join_next().await.transpose()?.is_some() {}
         Ok(())
     };

@@ -7,8 +7,8 @@
 //! - A peer is known by its certificate, and what comes over its link is its own: an entry carries no origin of its own, so a
 //!   broker cannot even say "this is another's".
 //!
-//! [`Fanout::is_own`] is the guard of the second rule: a message with another broker's stamp never enters the log, whatever the
-//! broker around the bridge does.
+//! [`Mesh::is_own`](crate::mesh::Mesh::is_own) is the guard of the second rule: a message with another broker's stamp never
+//! enters the log, whatever the broker around the bridge does.
 //!
 //! Pure.
 
@@ -18,7 +18,6 @@ use std::sync::Arc;
 use evermq_config::{ClusterName, HostName, Peer};
 
 use crate::frame::{Hello, VERSIONS};
-use crate::message::Stamp;
 
 /// This broker and all others.
 #[derive(Debug, Clone)]
@@ -69,13 +68,14 @@ impl Fanout {
     }
 
     /// Those that get every message of our own.
+    #[cfg(test)]
     pub(crate) fn peers(&self) -> &[Peer] {
         &self.peers
     }
 
-    /// Whether a message is one of our own, to be sent to every peer; all others were sent to every peer by their origin.
-    pub(crate) fn is_own(&self, stamp: &Stamp) -> bool {
-        Arc::ptr_eq(&stamp.origin, &self.me) || stamp.origin == self.me
+    /// The same broker among other ones.
+    pub(crate) fn with_peers(&self, peers: &[Peer]) -> Self {
+        Self { peers: peers.to_vec(), ..self.clone() }
     }
 
     /// Whether `address` is one that a peer may connect from; no proof, but a reason to serve it before others.
@@ -122,7 +122,7 @@ mod tests {
     }
 
     fn hello(cluster: &str, host: &str) -> Hello {
-        Hello { oldest: 1, newest: 1, minor: 0, instance: 1, cluster: cluster.into(), host: host.into() }
+        Hello { oldest: 1, newest: 1, minor: 0, instance: 1, cluster: cluster.into(), host: host.into(), last: None }
     }
 
     #[test]
@@ -132,15 +132,15 @@ mod tests {
             // A broker that wrongly publishes whatever it is given, so that only the rules here keep it from going round.
             let mut copies: BTreeMap<(usize, String), usize> = BTreeMap::new();
             for origin in &mesh {
-                let stamp = Stamp { time: 1, origin: Arc::from(&**origin.me()) };
+                let sender = origin.me();
                 let mut arrived: Vec<usize> = vec![mesh.iter().position(|b| b.me() == origin.me()).unwrap()];
                 while let Some(at) = arrived.pop() {
-                    if !mesh[at].is_own(&stamp) {
+                    if mesh[at].me() != sender {
                         continue;
                     }
                     for peer in mesh[at].peers() {
                         let to = mesh.iter().position(|b| **b.me() == *peer.name.as_str()).unwrap();
-                        *copies.entry((to, stamp.origin.to_string())).or_default() += 1;
+                        *copies.entry((to, sender.to_string())).or_default() += 1;
                         arrived.push(to);
                     }
                 }

@@ -8,6 +8,7 @@
 //!
 //! origin to receiver
 //!   1 HELLO              | magic "EvMQ" | oldest u8 | newest u8 | minor u8 | instance u64 | cluster str8 | host str8 |
+//!                        | from minor 2 on: last u64 |
 //!   3 ENTRY              | seq u64 | age u64 | time u64 | MQTT 5.0 PUBLISH packet |
 //!   4 RETAINED           | age u64 | time u64 | origin str8 | MQTT 5.0 PUBLISH packet |
 //!   5 SNAPSHOT_END       | base u64 |
@@ -29,6 +30,7 @@
 //! - **Versions**: HELLO names the range of versions that the origin speaks, WELCOME the one chosen; without a common one the
 //!   receiver answers ERROR. Within a version, a newer minor may append to a body and may send kinds from 128 on: both are
 //!   ignored by who does not know them.
+//! - **last** is the newest entry of the origin's log: who has that has all that there was before the connection.
 //! - **instance** is the epoch of the sender's log, which grows at each start, so it tells one start from the next.
 //! - **resume**: with `known` = 1 the receiver has every entry of this instance up to `resume`; with 0 it knows nothing, and
 //!   the origin sends RETAINED frames and SNAPSHOT_END, after which entries go on behind `base`.
@@ -48,7 +50,7 @@ const MAGIC: [u8; 4] = *b"EvMQ";
 /// Oldest and newest version of the protocol that this program speaks.
 pub(crate) const VERSIONS: (u8, u8) = (1, 1);
 /// What is new within the newest version.
-pub(crate) const MINOR: u8 = 1;
+pub(crate) const MINOR: u8 = 2;
 /// Bytes before a frame's body.
 pub(crate) const HEADER: usize = 5;
 /// Largest body before the other side is known: a HELLO or WELCOME of a newer minor has room to grow.
@@ -117,6 +119,8 @@ pub(crate) struct Hello {
     pub(crate) cluster: String,
     /// The host that it runs on.
     pub(crate) host: String,
+    /// From minor 2 on: the newest entry of its log. Whoever has that has all that there was when the connection began.
+    pub(crate) last: Option<u64>,
 }
 
 /// WELCOME.
@@ -207,6 +211,9 @@ pub(crate) fn encode(frame: &Frame, out: &mut BytesMut) {
             out.put_u64(hello.instance);
             put_str8(&hello.cluster, out);
             put_str8(&hello.host, out);
+            if let Some(last) = hello.last {
+                out.put_u64(last);
+            }
         }),
         Frame::Welcome(welcome) => framed(2, out, |out| {
             out.put_slice(&[welcome.version, welcome.minor]);
@@ -325,14 +332,19 @@ fn decode_hello(mut body: Bytes) -> Result<Frame, FrameError> {
     }
     body.advance(MAGIC.len());
     let mut fields = || {
-        Some(Hello {
+        let mut hello = Hello {
             oldest: body.try_get_u8().ok()?,
             newest: body.try_get_u8().ok()?,
             minor: body.try_get_u8().ok()?,
             instance: body.try_get_u64().ok()?,
             cluster: get_str8(&mut body)?,
             host: get_str8(&mut body)?,
-        })
+            last: None,
+        };
+        if hello.minor >= 2 {
+            hello.last = Some(body.try_get_u64().ok()?);
+        }
+        Some(hello)
     };
     fields().map(Frame::Hello).ok_or(FrameError::Malformed("HELLO"))
 }

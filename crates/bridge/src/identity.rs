@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use evermq_config::Peer;
+use evermq_config::{HostName, Peer};
 use evermq_daemon::tls::{Material, TlsError};
 use parking_lot::Mutex;
 use rustls::ClientConfig;
@@ -14,7 +14,7 @@ pub(crate) struct Identity(Mutex<Arc<Present>>);
 struct Present {
     acceptor: TlsAcceptor,
     /// For each peer, one that accepts that peer's certificate only.
-    connectors: Vec<TlsConnector>,
+    connectors: Vec<(HostName, TlsConnector)>,
 }
 
 impl Identity {
@@ -33,9 +33,10 @@ impl Identity {
         self.0.lock().acceptor.clone()
     }
 
-    /// For the peer of that index.
-    pub(crate) fn connector(&self, peer: usize) -> TlsConnector {
-        self.0.lock().connectors[peer].clone()
+    /// For the peer of that name, as long as it is one.
+    pub(crate) fn connector(&self, peer: &HostName) -> Option<TlsConnector> {
+        let present = Arc::clone(&self.0.lock());
+        present.connectors.iter().find(|(name, _)| name == peer).map(|(_, connector)| connector.clone())
     }
 }
 
@@ -43,7 +44,7 @@ impl Present {
     fn new(material: &Material, peers: &[Peer]) -> Result<Self, TlsError> {
         let connector = |peer: &Peer| {
             let config: Arc<ClientConfig> = material.client_config_for(&peer.name, peer.address.ip())?;
-            Ok(TlsConnector::from(config))
+            Ok((peer.name.clone(), TlsConnector::from(config)))
         };
         let connectors = peers.iter().map(connector).collect::<Result<_, TlsError>>()?;
         Ok(Self { acceptor: TlsAcceptor::from(material.server_config()?), connectors })

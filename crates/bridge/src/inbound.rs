@@ -117,6 +117,8 @@ struct Linked {
     fed: bool,
     /// What the origin knows to be settled.
     acknowledged: Option<u64>,
+    /// The newest entry that it had when it connected, if it said so.
+    last: Option<u64>,
 }
 
 impl Inbound {
@@ -149,6 +151,12 @@ impl Inbound {
         self.link.is_some()
     }
 
+    /// Whether everything has come that the origin had when it connected.
+    pub(crate) fn is_filled(&self) -> bool {
+        let (Some(link), Some(instance)) = (&self.link, self.instances.back()) else { return false };
+        instance.applied.is_some_and(|applied| link.last.is_none_or(|last| applied >= last))
+    }
+
     /// Whether `id` is the current link. The driver of one that is not must end without another word to the machine.
     pub(crate) fn is_current(&self, id: LinkId) -> bool {
         self.link.as_ref().is_some_and(|link| link.id == id)
@@ -176,6 +184,7 @@ impl Inbound {
             pong_at: now + PING_INTERVAL,
             fed: false,
             acknowledged: None,
+            last: hello.last,
         });
         let resume = self.select_instance(hello.instance);
         if let Some(link) = &mut self.link {
@@ -307,12 +316,12 @@ impl Inbound {
         }
     }
 
-    /// This broker stops.
-    pub(crate) fn handle_shutdown(&mut self) {
+    /// This broker stops, or parts with the origin.
+    pub(crate) fn handle_shutdown(&mut self, reason: &str) {
         if self.link.is_some() {
             self.handle_read_end();
             self.send(Frame::Bye);
-            self.down("shutdown".into(), false);
+            self.down(reason.into(), false);
         }
     }
 

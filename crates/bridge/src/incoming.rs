@@ -22,9 +22,10 @@ use crate::claim;
 use crate::frame::{self, Claim, Entry, Hello, Range, Retained};
 use crate::inbound::{Action, Change, LinkId};
 use crate::link::PING_INTERVAL;
-use crate::mesh::{Mesh, Origin, PeerSlot, add, now};
+use crate::mesh::{Mesh, add, now};
 use crate::message::{Arrived, Stamp};
 use crate::peer::sleep_until;
+use crate::roster::{Origin, PeerSlot};
 use crate::wire::{Progress, Wire};
 use crate::wire_message::{self, MessageError};
 
@@ -34,7 +35,7 @@ const SMALL_PACKET: usize = 8 * 1024;
 /// One connection of a peer whose identity is proven.
 pub(crate) struct Incoming<S> {
     mesh: Arc<Mesh>,
-    index: usize,
+    slot: Arc<PeerSlot>,
     /// The peer's name as it stands in the stamps of its messages.
     origin: Arc<str>,
     id: LinkId,
@@ -55,31 +56,35 @@ enum Closing {
 impl<S: AsyncRead + AsyncWrite> Incoming<S> {
     /// Begins the link; an older one of the same peer is replaced. The peer is known to be up now, so the link to it need not
     /// wait either.
-    pub(crate) fn begin(mesh: Arc<Mesh>, index: usize, hello: &Hello, wire: Wire<S>) -> Self {
+    pub(crate) fn begin(mesh: Arc<Mesh>, slot: Arc<PeerSlot>, hello: &Hello, wire: Wire<S>) -> Self {
         let replaced = CancellationToken::new();
-        let origin = Arc::from(mesh.fanout.peers()[index].name.as_str());
+        let origin = Arc::from(slot.name.as_str());
         let id = {
-            let mut origin = mesh.peers[index].origin.lock();
+            let mut origin = slot.origin.lock();
             std::mem::replace(&mut origin.current, replaced.clone()).cancel();
             settle(&mesh, &mut origin);
             origin.machine.handle_hello(hello, now())
         };
-        mesh.peers[index].seen.notify_one();
-        Self { mesh, index, origin, id, wire, replaced, closing: None, arrived: Vec::new() }
+        slot.counters.note_answer();
+        slot.seen.notify_one();
+        Self { mesh, slot, origin, id, wire, replaced, closing: None, arrived: Vec::new() }
     }
 
     /// Until the connection ends, is replaced, or `shutdown`.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         self.with_machine(|_, _| {});
         while self.closing.is_none() {
-            let timeout = self.mesh.peers[self.index].origin.lock().machine.poll_timeout();
-            let mesh = Arc::clone(&self.mesh);
+            let timeout = self.slot.origin.lock().machine.poll_timeout();
+            let (mesh, slot) = (Arc::clone(&self.mesh), Arc::clone(&self.slot));
             let is_ready = poll_once(|cx| mesh.local.poll_ready(cx)).await;
             tokio::select! {
                 () = self.replaced.cancelled() => self.closing = Some(Closing::AtOnce),
-                () = shutdown.cancelled() => self.with_machine(|origin, _| origin.machine.handle_shutdown()),
+                () = shutdown.cancelled() => self.with_machine(|origin, _| origin.machine.handle_shutdown("shutdown")),
+                () = slot.left.cancelled() => {
+                    self.with_machine(|origin, _| origin.machine.handle_shutdown("it has left the cluster file"));
+                }
                 () = sleep_until(timeout) => self.with_machine(|origin, _| origin.machine.handle_timeout(now())),
-                () = recorded(&mesh, self.index) => self.with_machine(|_, _| {}),
+                () = recorded(&mesh, &slot) => self.with_machine(|_, _| {}),
                 () = poll_fn(|cx| mesh.local.poll_ready(cx)), if !is_ready => {}
                 () = tokio::time::sleep(PING_INTERVAL), if !is_ready => {
                     self.with_machine(|origin, _| origin.machine.handle_paused(now()));
@@ -95,7 +100,7 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
 
     fn handle_progress(&mut self, progress: Progress) {
         let traffic = self.wire.take_traffic();
-        self.slot().counters.add_bytes(traffic);
+        self.slot.counters.add_bytes(traffic);
         match progress {
             Progress::Sent => {}
             Progress::Ended(error) => {
@@ -125,8 +130,8 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
 
     /// Feeds the machine, if this is still the current link, and carries out what it says.
     fn with_machine(&mut self, feed: impl FnOnce(&mut Origin, &mut Self)) {
-        let mesh = Arc::clone(&self.mesh);
-        let mut origin = mesh.peers[self.index].origin.lock();
+        let (mesh, slot) = (Arc::clone(&self.mesh), Arc::clone(&self.slot));
+        let mut origin = slot.origin.lock();
         if !origin.machine.is_current(self.id) {
             self.closing = Some(Closing::AtOnce);
             return;
@@ -135,6 +140,9 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
         feed(&mut origin, self);
         self.perform_actions(&mut origin, now());
         self.hand_over(&mut origin, None);
+        if origin.machine.is_filled() {
+            slot.counters.filled.store(true, Ordering::Relaxed);
+        }
     }
 
     fn perform_actions(&mut self, origin: &mut Origin, now: Instant) {
@@ -152,7 +160,7 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
                 }
                 Action::Claimed(claim) => self.claimed(claim),
                 Action::Missed(range) => self.count_missed(range),
-                Action::Duplicate => add(&self.slot().counters.duplicates, 1),
+                Action::Duplicate => add(&self.slot.counters.duplicates, 1),
                 Action::Close => self.closing = Some(Closing::Politely),
                 Action::Changed(change) => self.report(&change, origin.machine.is_linked()),
             }
@@ -164,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
         self.mesh.clock.observe(entry.time);
         match wire_message::decode(of_its_own(entry.packet), stamp, entry.age, now) {
             Ok(message) => {
-                add(&self.slot().counters.received, 1);
+                add(&self.slot.counters.received, 1);
                 self.arrived.push(Arrived { message, epoch, seq: entry.seq });
             }
             Err(error) => self.count_malformed(Some(entry.seq), &error),
@@ -205,20 +213,20 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
         let stamp = Stamp { time, origin: Arc::clone(&self.origin) };
         let user = user.map(|user| Arc::from(user.as_str()));
         let claim = claim::Claim { client_id, user, stamp, clean_start };
-        if self.mesh.clients.get().is_some_and(|clients| clients.claimed(&claim, self.mesh.fanout.me())) {
-            add(&self.slot().counters.taken_over, 1);
+        if self.mesh.clients.get().is_some_and(|clients| clients.claimed(&claim, self.mesh.me())) {
+            add(&self.slot.counters.taken_over, 1);
         }
     }
 
     /// To break the connection off would not help: the peer would send the same message again, for ever.
     fn count_malformed(&self, seq: Option<u64>, error: &MessageError) {
-        add(&self.slot().counters.malformed, 1);
+        add(&self.slot.counters.malformed, 1);
         warn!(peer = &*self.origin, seq, %error, "peer's message cannot be understood and is left out");
     }
 
     fn count_missed(&self, range: Range) {
         let messages = range.to - range.from + 1;
-        add(&self.slot().counters.missed, messages);
+        add(&self.slot.counters.missed, messages);
         info!(
             peer = &*self.origin,
             messages,
@@ -229,17 +237,13 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
     }
 
     fn report(&self, change: &Change, linked: bool) {
-        self.slot().counters.receiving.store(linked, Ordering::Relaxed);
+        self.slot.counters.receiving.store(linked, Ordering::Relaxed);
         let (peer, from, to, reason) = (&*self.origin, change.from, change.to, change.reason.as_str());
         if change.violated {
             warn!(peer, from, to, reason, "link from peer");
         } else {
             info!(peer, from, to, reason, "link from peer");
         }
-    }
-
-    fn slot(&self) -> &PeerSlot {
-        &self.mesh.peers[self.index]
     }
 }
 
@@ -256,9 +260,9 @@ fn settle(mesh: &Mesh, origin: &mut Origin) {
 }
 
 /// Waits until something that was recorded comes to the disk. Cancel-safe.
-async fn recorded(mesh: &Mesh, index: usize) {
+async fn recorded(mesh: &Mesh, slot: &PeerSlot) {
     let Some(keeper) = mesh.spool.keeper() else { return pending().await };
-    let first = mesh.peers[index].origin.lock().recorded.front().map(|(at, ..)| *at);
+    let first = slot.origin.lock().recorded.front().map(|(at, ..)| *at);
     match first {
         Some(at) => poll_fn(|cx| keeper.store().poll_durable(at, cx)).await,
         None => pending().await,

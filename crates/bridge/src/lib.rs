@@ -20,6 +20,7 @@
 //! | `clock` | the hybrid logical clock | pure |
 //! | `admission` | connections that are not yet known to be a peer's | pure |
 //! | `mesh`, `spool` | what all tasks share: counters, the log behind its lock, what the store has of it | |
+//! | `roster` | who is a peer now, and what is shared about each | |
 //! | [`Hold`] | a message that peers may not have yet | |
 //! | `identity` | certificates of both sides, and others in their place | |
 //! | `driver`, `peer`, `listener`, `incoming`, `telling`, `wire` | tasks and connections | |
@@ -44,6 +45,7 @@ mod log;
 mod mesh;
 pub mod message;
 mod peer;
+mod roster;
 #[cfg(test)]
 mod simulation;
 mod spool;
@@ -55,5 +57,6 @@ mod wire_message;
 pub use bridge::{Bridge, BridgeError, Pressure};
 pub use claim::{Claim, Clients, Standing};
 pub use hold::Hold;
+pub use mesh::PeersChanged;
 pub use message::{Arrived, Keeper, Local, Message, Recovered, Stamp, is_kept};
-pub use state::{BridgeState, PeerState};
+pub use state::{BridgeState, Filling, PeerState};

@@ -8,6 +8,7 @@
 //!        peer seen  │      ▼                 │                               └────│────────────┘  │
 //!                 Backoff ◀──────────────────┴────────────────────────────────────┴───────────────┘
 //!                                                 lost, silent, ERROR, BYE
+//!   any state, when the peer leaves the cluster file: Stopped
 //!   any state, at shutdown: Stopped, but a link that is up or coming up first sends what is left, under a deadline
 //! ```
 //!
@@ -18,9 +19,11 @@
 //! missing for ever.
 //!
 //! Pure: bytes, sockets and the log are with the driver, [`crate::peer`]. The machine is one file of some 400 lines, because its
-//! transitions can only be judged side by side; its states and actions are in [`action`].
+//! transitions can only be judged side by side; its states and actions are in [`action`], how a link ends or
+//! moves in [`ending`].
 
 mod action;
+mod ending;
 mod losses;
 
 use std::collections::VecDeque;
@@ -97,9 +100,9 @@ impl Link {
         self.cursor = Cursor::recovered(acknowledged, highest);
     }
 
-    /// The epoch that the log has from now on, for the next connection.
-    pub(crate) fn set_epoch(&mut self, epoch: u64) {
-        self.hello.instance = epoch;
+    /// What the next connection begins with: the log's epoch and end as they are now.
+    pub(crate) fn set_hello(&mut self, hello: Hello) {
+        self.hello = hello;
     }
 
     /// Where the link is.
@@ -303,26 +306,6 @@ impl Link {
         }
     }
 
-    /// Send what is left of the log, whose newest entry is `last`, then stop.
-    pub(crate) fn handle_shutdown(&mut self, last: u64, now: Instant) {
-        self.stop_at.get_or_insert(now + DRAIN_TIMEOUT);
-        let nothing_left = last == self.cursor.acknowledged();
-        match self.state {
-            State::Idle | State::Backoff { .. } => self.change(State::Stopped, "shutdown".into(), false),
-            State::Connecting { .. } | State::Greeting { .. } | State::Snapshot { .. } if nothing_left => {
-                self.down("shutdown, nothing is left to send".into(), false, now);
-            }
-            State::Connecting { .. } | State::Greeting { .. } | State::Snapshot { .. } | State::Stopped => {}
-            State::Streaming => {
-                // Appended since the last read: its news may still be on the way.
-                if last >= self.cursor.next() {
-                    self.handle_news();
-                }
-                self.stop_if_done(now);
-            }
-        }
-    }
-
     fn welcome(&mut self, welcome: Welcome, now: Instant) {
         let known = self.instance.replace(welcome.instance);
         if !(VERSIONS.0..=VERSIONS.1).contains(&welcome.version) {
@@ -384,13 +367,6 @@ impl Link {
         if let Some(room) = self.cursor.room() {
             self.reading = true;
             self.actions.push_back(Action::Read(Room { bytes: room.bytes.min(BATCH_BYTES), ..room }));
-        }
-    }
-
-    fn stop_if_done(&mut self, now: Instant) {
-        let done = self.at_end && !self.held && self.cursor.acknowledged() + 1 == self.cursor.next();
-        if self.stop_at.is_some() && self.state == State::Streaming && done {
-            self.down_with(Some(Frame::Bye), "shutdown, everything is acknowledged".into(), false, now);
         }
     }
 

@@ -24,6 +24,7 @@ use crate::identity::Identity;
 use crate::incoming::Incoming;
 use crate::link::OPEN_TIMEOUT;
 use crate::mesh::{Mesh, add, now};
+use crate::roster::PeerSlot;
 use crate::wire::{Progress, Wire};
 
 /// Answers that wait to be sent before reading pauses.
@@ -42,7 +43,7 @@ type Connection = TlsStream<TcpStream>;
 struct Met {
     id: StrangerId,
     address: SocketAddr,
-    outcome: Result<(usize, Hello, Wire<Connection>), Stranger>,
+    outcome: Result<(Arc<PeerSlot>, Hello, Wire<Connection>), Stranger>,
 }
 
 /// Why a connection is not a peer's.
@@ -86,7 +87,7 @@ pub(crate) async fn serve(
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, address)) => {
-                    let (id, evicted) = strangers.enter(mesh.fanout.is_peer_address(address));
+                    let (id, evicted) = strangers.enter(mesh.roster().fanout.is_peer_address(address));
                     tasks.spawn(meet(Arc::clone(&mesh), stream, address, identity.acceptor(), id, evicted));
                 }
                 Err(error) => {
@@ -97,8 +98,8 @@ pub(crate) async fn serve(
             Some(ended) = tasks.join_next() => if let Ended::Met(met) = ended? {
                 strangers.leave(met.id);
                 match met.outcome {
-                    Ok((index, hello, wire)) => {
-                        let incoming = Incoming::begin(Arc::clone(&mesh), index, &hello, wire);
+                    Ok((slot, hello, wire)) => {
+                        let incoming = Incoming::begin(Arc::clone(&mesh), slot, &hello, wire);
                         let shutdown = shutdown.clone();
                         tasks.spawn(async move { incoming.run(shutdown).await; Ended::Link });
                     }
@@ -136,7 +137,7 @@ async fn meet(
 }
 
 /// Reads HELLO and holds it against the certificate; says why, if they are no peer's.
-async fn identify(mesh: &Mesh, stream: Connection) -> Result<(usize, Hello, Wire<Connection>), Stranger> {
+async fn identify(mesh: &Mesh, stream: Connection) -> Result<(Arc<PeerSlot>, Hello, Wire<Connection>), Stranger> {
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).cloned();
     let mut wire = Wire::new(stream, OUTPUT_LIMIT);
     let hello = loop {
@@ -150,11 +151,12 @@ async fn identify(mesh: &Mesh, stream: Connection) -> Result<(usize, Hello, Wire
             },
         }
     };
-    let admitted = mesh.fanout.admit(&hello, |host, address| {
+    let roster = mesh.roster();
+    let admitted = roster.fanout.admit(&hello, |host, address| {
         certificate.is_some_and(|certificate| tls::is_certificate_of(&certificate, host, address))
     });
     match admitted {
-        Ok(index) => Ok((index, hello, wire)),
+        Ok(index) => Ok((Arc::clone(&roster.slots[index]), hello, wire)),
         Err(refusal) => {
             frame::encode(&Frame::Error { text: refusal.to_string() }, wire.output());
             wire.finish().await;

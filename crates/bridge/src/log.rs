@@ -16,6 +16,7 @@
 
 mod entry;
 mod exchange;
+mod readers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -76,6 +77,8 @@ struct Reader {
     highest: u64,
     connected: bool,
     waiting: bool,
+    /// It is no peer any more: nothing is kept for it.
+    has_left: bool,
 }
 
 impl OriginLog {
@@ -183,6 +186,9 @@ impl OriginLog {
         self.push(entry);
         self.trim(left);
         self.expire(now, left);
+        if self.readers.iter().all(|reader| reader.has_left) {
+            self.release(left);
+        }
         if !self.high {
             self.high = (0..self.readers.len()).any(|reader| self.lags_behind(reader, 2));
         }
@@ -255,7 +261,7 @@ impl OriginLog {
 
     /// A peer has everything up to `acknowledged` and its lag counts from now on. Gives whether the pressure was relieved.
     pub(crate) fn attach(&mut self, reader: usize, acknowledged: u64, left: &mut Vec<Arc<Entry>>) -> bool {
-        self.readers[reader].connected = true;
+        self.readers[reader].connected = !self.readers[reader].has_left;
         self.set_acknowledged(reader, acknowledged);
         self.release(left)
     }
@@ -321,7 +327,8 @@ impl OriginLog {
 
     /// Drops what every reader has.
     fn release(&mut self, left: &mut Vec<Arc<Entry>>) -> bool {
-        let everyone = self.readers.iter().map(|reader| reader.acknowledged).min().unwrap_or(u64::MAX);
+        let present = self.readers.iter().filter(|reader| !reader.has_left);
+        let everyone = present.map(|reader| reader.acknowledged).min().unwrap_or(u64::MAX);
         while self.slots.front().is_some_and(|slot| slot.last <= everyone) {
             self.pop(left);
         }

@@ -1,16 +1,16 @@
 //! What all tasks of one bridge share, and its counters.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use evermq_config::BrokerConfig;
+use evermq_config::{BrokerConfig, HostName, Peer};
 use evermq_daemon::listen::SocketOptions;
-use evermq_store::{Position, Record, SegmentId};
-use parking_lot::Mutex;
+use evermq_store::{Record, SegmentId};
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use crate::claim::{Claim, Clients};
 use crate::clock::HybridClock;
@@ -19,10 +19,8 @@ use crate::frame::{self, Hello, MINOR, VERSIONS};
 use crate::inbound::Inbound;
 use crate::log::{Bounds, Entry, Saved};
 use crate::message::{Keeper, Local, Recovered, Stamp};
+use crate::roster::{Origin, PeerSlot, Roster};
 use crate::spool::Spool;
-use crate::state::{BridgeState, PeerState};
-use crate::telling::Tellings;
-use crate::wire::Traffic;
 
 /// A packet grows by at most this much on its way into the mesh: properties that MQTT 3.1.1 lacks, and a topic name where the
 /// client had sent an alias.
@@ -30,7 +28,19 @@ const PACKET_GROWTH: u32 = 66_000;
 
 /// One broker's place in the mesh, as its tasks see it.
 pub(crate) struct Mesh {
-    pub(crate) fanout: Fanout,
+    /// This broker's name, as its stamps carry it.
+    me: Arc<str>,
+    roster: RwLock<Arc<Roster>>,
+    /// Whether there is any peer, for those who publish.
+    has_peers: AtomicBool,
+    /// The roster is another one.
+    pub(crate) roster_changed: Notify,
+    /// What was known of brokers that are no peers any more, for when they come back. Its lock is held while peers change.
+    former: Mutex<BTreeMap<HostName, Arc<Mutex<Origin>>>>,
+    pub(crate) changes: Changes,
+    keeper: OnceLock<Arc<dyn Keeper>>,
+    /// The log as the store has it, of a broker without peers: nothing is written down of it until there is one.
+    idle: Mutex<Option<Saved>>,
     pub(crate) local: Arc<dyn Local>,
     /// Who knows of clients, if anybody does.
     pub(crate) clients: OnceLock<Arc<dyn Clients>>,
@@ -41,59 +51,26 @@ pub(crate) struct Mesh {
     bounds: Bounds,
     pub(crate) socket: SocketOptions,
     pub(crate) max_body: u32,
-    /// In the order of [`Fanout::peers`].
-    pub(crate) peers: Vec<PeerSlot>,
     pub(crate) strangers: AtomicU64,
 }
 
-/// What is shared about one peer.
-pub(crate) struct PeerSlot {
-    /// What it sends; one lock, so that one connection at a time delivers.
-    pub(crate) origin: Mutex<Origin>,
-    /// What it is told of our clients.
-    pub(crate) claims: Tellings,
-    /// It has connected to us: its dialer need not wait any longer.
-    pub(crate) seen: Notify,
-    pub(crate) counters: Counters,
-}
-
-/// What a peer sends.
-pub(crate) struct Origin {
-    pub(crate) machine: Inbound,
-    /// Ends the task of the current link.
-    pub(crate) current: CancellationToken,
-    /// What was written down and is perhaps not on the disk yet: up to where of the store, and what of which epoch.
-    pub(crate) recorded: VecDeque<(Position, u64, u64)>,
-}
-
-/// Figures of one peer. Relaxed everywhere: each is read on its own.
+/// Peers that came and went while the broker ran.
 #[derive(Default)]
-pub(crate) struct Counters {
-    pub(crate) connected: AtomicBool,
-    pub(crate) receiving: AtomicBool,
-    pub(crate) sent: AtomicU64,
-    pub(crate) acknowledged: AtomicU64,
-    pub(crate) resent: AtomicU64,
-    pub(crate) expired: AtomicU64,
-    pub(crate) losing: AtomicBool,
-    pub(crate) lost: AtomicU64,
-    pub(crate) gaps: AtomicU64,
-    pub(crate) received: AtomicU64,
-    pub(crate) duplicates: AtomicU64,
-    pub(crate) missed: AtomicU64,
-    pub(crate) malformed: AtomicU64,
-    pub(crate) bytes_sent: AtomicU64,
-    pub(crate) bytes_received: AtomicU64,
-    pub(crate) taken_over: AtomicU64,
-    pub(crate) last_error: Mutex<Option<String>>,
+pub(crate) struct Changes {
+    pub(crate) joined: AtomicU64,
+    pub(crate) left: AtomicU64,
+    pub(crate) abandoned: AtomicU64,
 }
 
-impl Counters {
-    /// Bytes that came and went.
-    pub(crate) fn add_bytes(&self, Traffic { received, sent }: Traffic) {
-        add(&self.bytes_received, received);
-        add(&self.bytes_sent, sent);
-    }
+/// What another cluster file has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PeersChanged {
+    /// Brokers that are peers now.
+    pub joined: Vec<String>,
+    /// Those that are none any more.
+    pub left: Vec<String>,
+    /// Those that are somewhere else now.
+    pub moved: Vec<String>,
 }
 
 impl Mesh {
@@ -104,18 +81,18 @@ impl Mesh {
             Bounds { messages: broker.peer_queue_messages, bytes: broker.peer_queue_bytes, age: broker.peer_queue_age };
         let fields = u32::try_from(frame::MAX_FIELDS).expect("some hundred bytes");
         let max_body = broker.max_packet_size.saturating_add(PACKET_GROWTH).saturating_add(fields);
-        let slot = |_: &_| PeerSlot {
-            origin: Mutex::new(Origin {
-                machine: Inbound::new(epoch, max_body),
-                current: CancellationToken::new(),
-                recorded: VecDeque::new(),
-            }),
-            claims: Tellings::default(),
-            seen: Notify::new(),
-            counters: Counters::default(),
-        };
+        let fanout = Fanout::new(config.cluster.clone(), &config.host, config.peers.clone());
+        let slot = |(reader, peer)| PeerSlot::new(peer, reader, Origin::new(Inbound::new(epoch, max_body)));
+        let slots = config.peers.iter().enumerate().map(slot).collect();
         Self {
-            fanout: Fanout::new(config.cluster.clone(), &config.host, config.peers.clone()),
+            me: Arc::clone(fanout.me()),
+            roster: RwLock::new(Arc::new(Roster { fanout, slots })),
+            has_peers: AtomicBool::new(!config.peers.is_empty()),
+            roster_changed: Notify::new(),
+            former: Mutex::default(),
+            changes: Changes::default(),
+            keeper: OnceLock::new(),
+            idle: Mutex::default(),
             local,
             clients: OnceLock::new(),
             spool: Spool::new(bounds, config.peers.len()),
@@ -124,16 +101,12 @@ impl Mesh {
             bounds,
             socket: SocketOptions { keepalive: broker.tcp_keepalive, user_timeout: broker.tcp_user_timeout },
             max_body,
-            peers: config.peers.iter().map(slot).collect(),
             strangers: AtomicU64::new(0),
         }
     }
 
     /// Goes on where the store says that the broker was. To be called before anything else.
     pub(crate) fn recover(&self, keeper: Arc<dyn Keeper>, recovered: Recovered) {
-        if self.peers.is_empty() {
-            return;
-        }
         let Recovered { log, is_log_doubtful, messages, cursors, applied } = recovered;
         let epoch = match log {
             Some(log) if !is_log_doubtful => log.epoch,
@@ -147,15 +120,113 @@ impl Mesh {
         let entries: Vec<_> = messages.collect();
         let (first, kept, reserved) = log.map_or((1, 0, 0), |log| (log.first, log.kept, log.reserved));
         let last = entries.last().map_or(0, |(seq, _)| *seq).max(reserved);
-        let peers: Vec<String> = self.fanout.peers().iter().map(|peer| peer.name.as_str().to_owned()).collect();
+        let roster = self.roster();
+        let peers: Vec<String> = roster.slots.iter().map(|slot| slot.name.as_str().to_owned()).collect();
         // A peer that was not there before has the snapshot of retained messages, and then what comes from now on.
         let of = |name: &String| cursors.iter().find(|(peer, _)| peer == name).map_or(last, |(_, seq)| *seq);
         let acknowledged = peers.iter().map(of).collect();
-        self.spool.recover(keeper, peers, epoch, self.bounds, Saved { first, kept, last, entries, acknowledged });
-        for (peer, slot) in self.fanout.peers().iter().zip(&self.peers) {
-            let of_peer = applied.iter().filter(|applied| *applied.origin == *peer.name.as_str());
-            slot.origin.lock().machine.recover(epoch, of_peer.map(|applied| (applied.epoch, applied.seq)));
+        let saved = Saved { first, kept, last, entries, acknowledged };
+        if peers.is_empty() {
+            *self.idle.lock() = Some(Saved { entries: Vec::new(), ..saved });
+        } else {
+            self.spool.recover(Arc::clone(&keeper), peers, epoch, self.bounds, saved);
         }
+        // Called once.
+        let _ = self.keeper.set(keeper);
+        let mut former = self.former.lock();
+        let mut by_origin: BTreeMap<HostName, Vec<(u64, u64)>> = BTreeMap::new();
+        for applied in &applied {
+            if let Some(name) = HostName::new(&applied.origin) {
+                by_origin.entry(name).or_default().push((applied.epoch, applied.seq));
+            }
+        }
+        for slot in &roster.slots {
+            slot.origin.lock().machine.recover(epoch, by_origin.remove(&slot.name).unwrap_or_default());
+        }
+        for (name, applied) in by_origin {
+            let mut machine = Inbound::new(epoch, self.max_body);
+            machine.recover(epoch, applied);
+            former.insert(name, Origin::new(machine));
+        }
+    }
+
+    /// These are the other brokers from now on. The log is held for a new one from here on, and for one that has left not
+    /// any longer.
+    pub(crate) fn set_peers(&self, peers: &[Peer]) -> PeersChanged {
+        let mut former = self.former.lock();
+        let before = self.roster();
+        let mut changed = PeersChanged::default();
+        if let Some(saved) = self.idle.lock().take_if(|_| !peers.is_empty())
+            && let Some(keeper) = self.keeper.get()
+        {
+            self.spool.recover(Arc::clone(keeper), Vec::new(), self.epoch(), self.bounds, saved);
+        }
+        let mut slots = Vec::with_capacity(peers.len());
+        for peer in peers {
+            let name = peer.name.as_str();
+            if let Some(slot) = before.find(&peer.name) {
+                if slot.move_to(peer.address) {
+                    info!(peer = name, address = %peer.address, "peer has another address");
+                    changed.moved.push(name.to_owned());
+                }
+                slots.push(Arc::clone(slot));
+                continue;
+            }
+            let known = former.remove(&peer.name);
+            let origin = known.unwrap_or_else(|| Origin::new(Inbound::new(self.epoch(), self.max_body)));
+            slots.push(PeerSlot::new(peer, self.spool.add_reader(name), origin));
+            info!(peer = name, address = %peer.address, "a broker has joined the cluster file");
+            changed.joined.push(name.to_owned());
+        }
+        let gone: Vec<_> = before.slots.iter().filter(|slot| peers.iter().all(|peer| peer.name != slot.name)).collect();
+        if changed.joined.is_empty() && changed.moved.is_empty() && gone.is_empty() {
+            return changed;
+        }
+        let fanout = before.fanout.with_peers(peers);
+        *self.roster.write() = Arc::new(Roster { fanout, slots });
+        self.has_peers.store(!peers.is_empty(), Ordering::SeqCst);
+        for slot in gone {
+            self.part_with(slot, &mut former);
+            changed.left.push(slot.name.as_str().to_owned());
+        }
+        add(&self.changes.joined, changed.joined.len() as u64);
+        add(&self.changes.left, changed.left.len() as u64);
+        self.roster_changed.notify_one();
+        changed
+    }
+
+    fn part_with(&self, slot: &Arc<PeerSlot>, former: &mut BTreeMap<HostName, Arc<Mutex<Origin>>>) {
+        slot.left.cancel();
+        let abandoned = self.spool.remove_reader(slot.reader);
+        add(&self.changes.abandoned, abandoned);
+        former.insert(slot.name.clone(), Arc::clone(&slot.origin));
+        let received = read(&slot.counters.received);
+        info!(
+            peer = slot.name.as_str(),
+            unacknowledged = abandoned,
+            received,
+            "a broker has left the cluster file: its links end, and nothing is kept for it any more"
+        );
+    }
+
+    /// The other brokers as they are now.
+    pub(crate) fn roster(&self) -> Arc<Roster> {
+        Arc::clone(&self.roster.read())
+    }
+
+    /// Whether there is any other broker.
+    pub(crate) fn has_peers(&self) -> bool {
+        self.has_peers.load(Ordering::Relaxed)
+    }
+
+    /// This broker's name, as its stamps carry it.
+    pub(crate) fn me(&self) -> &Arc<str> {
+        &self.me
+    }
+
+    /// Whether a message is one of this broker's own: see [`crate::fanout`].
+    pub(crate) fn is_own(&self, stamp: &Stamp) -> bool {
+        Arc::ptr_eq(&stamp.origin, &self.me) || stamp.origin == self.me
     }
 
     /// The epoch of this broker's log.
@@ -172,13 +243,17 @@ impl Mesh {
 
     /// Writes down again what the store has of the mesh in segments before `before`.
     pub(crate) fn checkpoint(&self, before: SegmentId) {
-        let Some(keeper) = self.spool.keeper() else { return };
+        let Some(keeper) = self.keeper.get() else { return };
         self.spool.checkpoint(before);
-        for (peer, slot) in self.fanout.peers().iter().zip(&self.peers) {
+        // A reload waits meanwhile, so nobody is missed.
+        let former = self.former.lock();
+        let roster = self.roster();
+        let present = roster.slots.iter().map(|slot| (&slot.name, &slot.origin));
+        for (name, origin) in present.chain(former.iter()) {
             // Under the lock all that was applied is written down.
-            let origin = slot.origin.lock();
+            let origin = origin.lock();
             for (epoch, seq) in origin.machine.applied() {
-                keeper.store().append(&Record::Applied { origin: peer.name.as_str().into(), epoch, seq });
+                keeper.store().append(&Record::Applied { origin: name.as_str().into(), epoch, seq });
             }
         }
     }
@@ -190,72 +265,26 @@ impl Mesh {
             newest: VERSIONS.1,
             minor: MINOR,
             instance: self.epoch(),
-            cluster: self.fanout.cluster().as_str().to_owned(),
-            host: self.fanout.me().to_string(),
+            cluster: self.roster().fanout.cluster().as_str().to_owned(),
+            host: self.me.to_string(),
+            last: Some(self.spool.state().last),
         }
     }
 
     /// A client of this broker's has connected: every peer that can be told is told.
     pub(crate) fn claim(&self, claim: Claim) {
         let claim = Arc::new(claim);
-        self.peers.iter().for_each(|peer| peer.claims.add(&claim));
+        self.roster().slots.iter().for_each(|peer| peer.claims.add(&claim));
     }
 
     /// A stamp later than all before it.
     pub(crate) fn next_stamp(&self) -> Stamp {
-        Stamp { time: self.clock.next(wall_clock()), origin: Arc::clone(self.fanout.me()) }
+        Stamp { time: self.clock.next(wall_clock()), origin: Arc::clone(&self.me) }
     }
 
     /// The first of so many, each of which is one later than the one before it.
     pub(crate) fn next_stamps(&self, count: u64) -> Stamp {
-        Stamp { time: self.clock.next_of(count, wall_clock()), origin: Arc::clone(self.fanout.me()) }
-    }
-
-    /// What can be seen from outside.
-    pub(crate) fn state(&self) -> BridgeState {
-        let log = self.spool.state();
-        BridgeState {
-            origin: self.fanout.me().to_string(),
-            epoch: self.epoch(),
-            last_seq: log.last,
-            log_messages: log.messages,
-            log_bytes: log.bytes,
-            log_oldest_seconds: seconds_since(log.oldest),
-            pressure: log.high,
-            strangers: read(&self.strangers),
-            peers: (0..self.peers.len()).map(|index| self.peer_state(index)).collect(),
-        }
-    }
-
-    fn peer_state(&self, index: usize) -> PeerState {
-        let peer = &self.fanout.peers()[index];
-        let slot = &self.peers[index];
-        let counters = &slot.counters;
-        let (lag, lag_bytes, oldest) = self.spool.lag(index);
-        PeerState {
-            name: peer.name.as_str().to_owned(),
-            address: peer.address,
-            connected: counters.connected.load(Ordering::Relaxed),
-            receiving: counters.receiving.load(Ordering::Relaxed),
-            lag,
-            lag_bytes,
-            lag_seconds: seconds_since(oldest),
-            sent: read(&counters.sent),
-            acknowledged: read(&counters.acknowledged),
-            resent: read(&counters.resent),
-            expired: read(&counters.expired),
-            is_losing: counters.losing.load(Ordering::Relaxed),
-            lost: read(&counters.lost),
-            gaps: read(&counters.gaps),
-            received: read(&counters.received),
-            duplicates: read(&counters.duplicates),
-            missed: read(&counters.missed),
-            malformed: read(&counters.malformed),
-            bytes_sent: read(&counters.bytes_sent),
-            bytes_received: read(&counters.bytes_received),
-            taken_over: read(&counters.taken_over),
-            last_error: counters.last_error.lock().clone(),
-        }
+        Stamp { time: self.clock.next_of(count, wall_clock()), origin: Arc::clone(&self.me) }
     }
 }
 
@@ -264,14 +293,9 @@ pub(crate) fn add(counter: &AtomicU64, more: u64) {
     counter.fetch_add(more, Ordering::Relaxed);
 }
 
-fn read(counter: &AtomicU64) -> u64 {
+/// What a counter has come to.
+pub(crate) fn read(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
-}
-
-fn seconds_since(time: Option<Instant>) -> f64 {
-    let age = time.map_or(0.0, |time| now().saturating_duration_since(time).as_secs_f64());
-    // To the millisecond, for those who read it.
-    (age * 1000.0).round() / 1000.0
 }
 
 /// The monotonic clock, as the machines get it.

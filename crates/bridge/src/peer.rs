@@ -22,6 +22,7 @@ use crate::link::{Action, Change, Link, Loss, State};
 use crate::log::Read;
 use crate::mesh::{Mesh, add, now};
 use crate::message::Message;
+use crate::roster::PeerSlot;
 use crate::spool::{Held, Spool};
 use crate::telling::Teller;
 use crate::wire::{Progress, Wire};
@@ -35,7 +36,7 @@ const MAX_ANSWER: u32 = frame::MAX_GREETING;
 /// Brings the log to one peer.
 pub(crate) struct Dialer {
     mesh: Arc<Mesh>,
-    index: usize,
+    slot: Arc<PeerSlot>,
     identity: Arc<Identity>,
     link: Link,
     connection: Connection,
@@ -63,15 +64,15 @@ enum Event {
 }
 
 impl Dialer {
-    /// For the peer at `index`.
-    pub(crate) fn new(mesh: Arc<Mesh>, index: usize, identity: Arc<Identity>) -> Self {
-        let seed = mesh.epoch().wrapping_add(index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    /// For that peer.
+    pub(crate) fn new(mesh: Arc<Mesh>, slot: Arc<PeerSlot>, identity: Arc<Identity>) -> Self {
+        let seed = mesh.epoch().wrapping_add(slot.reader as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut link = Link::new(mesh.hello(), seed, now());
-        let (acknowledged, highest) = mesh.spool.standing(index);
+        let (acknowledged, highest) = mesh.spool.standing(slot.reader);
         link.resume(acknowledged, highest);
         Self {
             mesh,
-            index,
+            slot,
             identity,
             link,
             connection: Connection::None,
@@ -81,9 +82,10 @@ impl Dialer {
         }
     }
 
-    /// Until `shutdown`, and then until the peer has everything or a deadline has passed.
+    /// Until the peer leaves the cluster file; or until `shutdown`, and then until the peer has everything or a deadline has
+    /// passed.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
-        let mesh = Arc::clone(&self.mesh);
+        let (mesh, slot) = (Arc::clone(&self.mesh), Arc::clone(&self.slot));
         let mut stopping = false;
         self.link.handle_start(now());
         loop {
@@ -96,10 +98,12 @@ impl Dialer {
                     stopping = true;
                     self.link.handle_shutdown(mesh.spool.state().last, now());
                 }
+                () = slot.left.cancelled() => self.link.handle_removed(now()),
+                () = slot.moved.notified() => self.link.handle_moved(now()),
                 () = sleep_until(self.link.poll_timeout()) => self.handle_timeout(),
-                () = mesh.peers[self.index].seen.notified() => self.link.handle_seen(now()),
-                () = mesh.spool.news(self.index) => self.link.handle_news(),
-                () = mesh.peers[self.index].claims.news() => self.tell(),
+                () = slot.seen.notified() => self.link.handle_seen(now()),
+                () = mesh.spool.news(slot.reader) => self.link.handle_news(),
+                () = slot.claims.news() => self.tell(),
                 () = freed(&mesh.spool, self.held.as_ref()) => {
                     self.held = None;
                     self.link.handle_news();
@@ -121,6 +125,7 @@ impl Dialer {
         match event {
             Event::Opened(opened) => match *opened {
                 Ok(stream) => {
+                    self.slot.counters.note_answer();
                     self.connection = Connection::Open(Box::new(Wire::new(stream, usize::MAX)));
                     self.link.handle_opened(now());
                 }
@@ -168,7 +173,7 @@ impl Dialer {
         while let Some(action) = self.link.poll_action() {
             match action {
                 Action::Connect => {
-                    self.link.set_epoch(self.mesh.epoch());
+                    self.link.set_hello(self.mesh.hello());
                     self.connection = self.connect();
                 }
                 Action::Send(frame) => self.send(&frame),
@@ -177,20 +182,20 @@ impl Dialer {
                     self.continue_snapshot();
                 }
                 Action::Read(room) => self.read(room),
-                Action::Attach(acknowledged) => self.mesh.spool.attach(self.index, acknowledged),
+                Action::Attach(acknowledged) => self.mesh.spool.attach(self.slot.reader, acknowledged),
                 Action::Claim => {
-                    self.mesh.peers[self.index].claims.begin();
+                    self.slot.claims.begin();
                     self.tell();
                 }
                 Action::Acknowledged(seq) => self.acknowledged(seq),
                 Action::Detach => {
-                    self.mesh.peers[self.index].claims.end();
+                    self.slot.claims.end();
                     self.teller = Teller::default();
-                    self.mesh.spool.detach(self.index);
+                    self.mesh.spool.detach(self.slot.reader);
                 }
                 Action::LogWasSetBack => {
                     self.mesh.begin_epoch();
-                    self.link.set_epoch(self.mesh.epoch());
+                    self.link.set_hello(self.mesh.hello());
                 }
                 Action::Losing(loss) => self.warn_of(loss),
                 Action::Lost(range) => self.count_lost(range),
@@ -201,12 +206,13 @@ impl Dialer {
     }
 
     fn connect(&self) -> Connection {
-        let peer = self.mesh.fanout.peers()[self.index].clone();
-        let (tls, options) = (self.identity.connector(self.index), self.mesh.socket);
+        let (name, address) = (self.slot.name.clone(), self.slot.address());
+        let (tls, options) = (self.identity.connector(&name), self.mesh.socket);
         Connection::Opening(Box::pin(async move {
-            let stream = TcpStream::connect(peer.address).await?;
+            let tls = tls.ok_or_else(|| io::Error::other("it has left the cluster file"))?;
+            let stream = TcpStream::connect(address).await?;
             listen::tune(&stream, options)?;
-            tls.connect(tls::server_name(&peer.name), stream).await
+            tls.connect(tls::server_name(&name), stream).await
         }))
     }
 
@@ -227,23 +233,23 @@ impl Dialer {
     /// Tells the peer of clients, as far as there is room.
     fn tell(&mut self) {
         if let Connection::Open(wire) = &mut self.connection {
-            self.teller.write(&self.mesh, self.index, self.link.max_body(), wire.output());
+            self.teller.write(&self.mesh, &self.slot, self.link.max_body(), wire.output());
         }
     }
 
     fn count_bytes(&mut self) {
         if let Connection::Open(wire) = &mut self.connection {
-            self.mesh.peers[self.index].counters.add_bytes(wire.take_traffic());
+            self.slot.counters.add_bytes(wire.take_traffic());
         }
     }
 
     fn read(&mut self, room: crate::cursor::Room) {
         let Connection::Open(wire) = &mut self.connection else { return };
         let now = now();
-        match self.mesh.spool.read(self.index, room) {
+        match self.mesh.spool.read(self.slot.reader, room) {
             Read::Items(items) => {
                 let batch = batch::write(room.from, &items, self.link.max_body(), now, wire.output());
-                let counters = &self.mesh.peers[self.index].counters;
+                let counters = &self.slot.counters;
                 add(&counters.sent, batch.messages);
                 add(&counters.expired, batch.expired);
                 add(&counters.resent, self.link.handle_batch(&batch));
@@ -272,16 +278,16 @@ impl Dialer {
     }
 
     fn acknowledged(&self, seq: u64) {
-        let before = self.mesh.spool.acknowledge(self.index, seq);
-        add(&self.mesh.peers[self.index].counters.acknowledged, seq.saturating_sub(before));
+        let before = self.mesh.spool.acknowledge(self.slot.reader, seq);
+        add(&self.slot.counters.acknowledged, seq.saturating_sub(before));
     }
 
     fn name(&self) -> &str {
-        self.mesh.fanout.peers()[self.index].name.as_str()
+        self.slot.name.as_str()
     }
 
     fn warn_of(&self, loss: Loss) {
-        self.mesh.peers[self.index].counters.losing.store(true, Ordering::Relaxed);
+        self.slot.counters.losing.store(true, Ordering::Relaxed);
         let peer = self.name();
         match loss {
             Loss::LogFull => warn!(
@@ -298,7 +304,7 @@ impl Dialer {
     }
 
     fn count_lost(&self, range: frame::Range) {
-        let counters = &self.mesh.peers[self.index].counters;
+        let counters = &self.slot.counters;
         let messages = range.to - range.from + 1;
         counters.losing.store(false, Ordering::Relaxed);
         add(&counters.lost, messages);
@@ -307,7 +313,7 @@ impl Dialer {
     }
 
     fn report(&self, change: &Change) {
-        let counters = &self.mesh.peers[self.index].counters;
+        let counters = &self.slot.counters;
         counters.connected.store(change.to.is_up(), Ordering::Relaxed);
         let (peer, from, to, reason) = (self.name(), change.from.name(), change.to.name(), change.reason.as_str());
         let failed = matches!(change.to, State::Backoff { .. });

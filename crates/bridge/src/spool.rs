@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use evermq_store::{Handle, Position, SegmentId, Store};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use self::kept::Kept;
@@ -29,7 +29,7 @@ const RESERVE_POLL: Duration = Duration::from_millis(5);
 pub(crate) struct Spool {
     inner: Mutex<Inner>,
     /// One for each reader: holds one permit, so a wake-up between "nothing there" and waiting is not missed.
-    news: Vec<Notify>,
+    news: RwLock<Vec<Arc<Notify>>>,
     /// What [`OriginLog::is_high`] says, for those that do not hold the lock.
     high: AtomicBool,
     relieved: Notify,
@@ -67,7 +67,7 @@ impl Spool {
     pub(crate) fn new(bounds: Bounds, readers: usize) -> Self {
         Self {
             inner: Mutex::new(Inner { log: OriginLog::new(bounds, readers), kept: None }),
-            news: (0..readers).map(|_| Notify::new()).collect(),
+            news: RwLock::new((0..readers).map(|_| Arc::default()).collect()),
             high: AtomicBool::new(false),
             relieved: Notify::new(),
         }
@@ -86,6 +86,31 @@ impl Spool {
         let mut inner = self.inner.lock();
         inner.log = OriginLog::recovered(bounds, saved, &mut left);
         inner.kept = Some(Kept::begin(keeper, peers, epoch, &inner.log));
+    }
+
+    /// A peer of that name has come: the log is kept for it from here on. Gives its reader.
+    pub(crate) fn add_reader(&self, peer: &str) -> usize {
+        let mut inner = self.inner.lock();
+        let Inner { log, kept } = &mut *inner;
+        let reader = log.add_reader();
+        self.news.write().push(Arc::default());
+        if let Some(kept) = kept {
+            kept.add_peer(peer, log);
+        }
+        reader
+    }
+
+    /// That reader's peer has left. Gives how many messages it has not acknowledged.
+    pub(crate) fn remove_reader(&self, reader: usize) -> u64 {
+        let (mut left, mut lag) = (Vec::new(), 0);
+        self.change(|log| {
+            lag = log.lag(reader).0;
+            log.remove_reader(reader, &mut left)
+        });
+        if let Some(kept) = &mut self.inner.lock().kept {
+            kept.remove_peer(reader);
+        }
+        lag
     }
 
     /// Appends a message; how far the store has to be before its publisher may be told that it was taken.
@@ -136,7 +161,8 @@ impl Spool {
 
     /// Waits until a reader that saw [`Read::End`] has something to read; may return early.
     pub(crate) async fn news(&self, reader: usize) {
-        self.news[reader].notified().await;
+        let news = Arc::clone(&self.news.read()[reader]);
+        news.notified().await;
     }
 
     /// Waits until an entry that was [`Read::Held`] may be read. Cancel-safe.
@@ -282,7 +308,7 @@ impl Spool {
             let lowest = readers.trailing_zeros() as usize;
             readers &= readers - 1;
             // With more than 64 readers two share a bit; waking one too many costs it a look at the log.
-            self.news.iter().skip(lowest).step_by(64).for_each(Notify::notify_one);
+            self.news.read().iter().skip(lowest).step_by(64).for_each(|news| news.notify_one());
         }
     }
 

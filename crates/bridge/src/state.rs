@@ -1,8 +1,14 @@
 //! What can be seen of the mesh from outside.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use serde::Serialize;
+
+use crate::mesh::{Mesh, now, read};
+use crate::roster::PeerSlot;
 
 /// The mesh as one broker sees it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -23,8 +29,25 @@ pub struct BridgeState {
     pub pressure: bool,
     /// Connections to the peer port that were refused or given up before they proved to be a peer's.
     pub strangers: u64,
+    /// Brokers that have become peers by a reload.
+    pub peers_joined: u64,
+    /// Brokers that have ceased to be peers by a reload.
+    pub peers_left: u64,
+    /// Messages that those had not acknowledged then.
+    pub abandoned: u64,
     /// Every other broker, in the file's order.
     pub peers: Vec<PeerState>,
+}
+
+/// How far this broker is with what another one had when it connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filling {
+    /// The other one's name.
+    pub name: String,
+    /// Whether it has been reached, or has reached this broker.
+    pub answers: bool,
+    /// Whether all of it has come: retained messages, and the log up to then.
+    pub is_filled: bool,
 }
 
 /// One other broker.
@@ -34,6 +57,10 @@ pub struct PeerState {
     pub name: String,
     /// Its address and port.
     pub address: SocketAddr,
+    /// Whether it has been reached, or has reached this broker, since it is a peer.
+    pub answers: bool,
+    /// Whether this broker has had all that it had when it connected: retained messages, and the log up to then.
+    pub filled: bool,
     /// Whether this broker's messages reach it now.
     pub connected: bool,
     /// Whether its messages reach this broker now.
@@ -74,4 +101,72 @@ pub struct PeerState {
     pub taken_over: u64,
     /// Why the last connection to it, or attempt at one, ended.
     pub last_error: Option<String>,
+}
+
+impl Mesh {
+    /// How far this broker is with what each peer had.
+    pub(crate) fn filling(&self) -> Vec<Filling> {
+        let filling = |slot: &Arc<PeerSlot>| Filling {
+            name: slot.name.as_str().to_owned(),
+            answers: slot.counters.answers.load(Ordering::Relaxed),
+            is_filled: slot.counters.filled.load(Ordering::Relaxed),
+        };
+        self.roster().slots.iter().map(filling).collect()
+    }
+
+    /// What can be seen from outside.
+    pub(crate) fn state(&self) -> BridgeState {
+        let log = self.spool.state();
+        BridgeState {
+            origin: self.me().to_string(),
+            epoch: self.epoch(),
+            last_seq: log.last,
+            log_messages: log.messages,
+            log_bytes: log.bytes,
+            log_oldest_seconds: seconds_since(log.oldest),
+            pressure: log.high,
+            strangers: read(&self.strangers),
+            peers_joined: read(&self.changes.joined),
+            peers_left: read(&self.changes.left),
+            abandoned: read(&self.changes.abandoned),
+            peers: self.roster().slots.iter().map(|slot| self.peer_state(slot)).collect(),
+        }
+    }
+
+    fn peer_state(&self, slot: &PeerSlot) -> PeerState {
+        let counters = &slot.counters;
+        let (lag, lag_bytes, oldest) = self.spool.lag(slot.reader);
+        PeerState {
+            name: slot.name.as_str().to_owned(),
+            address: slot.address(),
+            answers: counters.answers.load(Ordering::Relaxed),
+            filled: counters.filled.load(Ordering::Relaxed),
+            connected: counters.connected.load(Ordering::Relaxed),
+            receiving: counters.receiving.load(Ordering::Relaxed),
+            lag,
+            lag_bytes,
+            lag_seconds: seconds_since(oldest),
+            sent: read(&counters.sent),
+            acknowledged: read(&counters.acknowledged),
+            resent: read(&counters.resent),
+            expired: read(&counters.expired),
+            is_losing: counters.losing.load(Ordering::Relaxed),
+            lost: read(&counters.lost),
+            gaps: read(&counters.gaps),
+            received: read(&counters.received),
+            duplicates: read(&counters.duplicates),
+            missed: read(&counters.missed),
+            malformed: read(&counters.malformed),
+            bytes_sent: read(&counters.bytes_sent),
+            bytes_received: read(&counters.bytes_received),
+            taken_over: read(&counters.taken_over),
+            last_error: counters.last_error.lock().clone(),
+        }
+    }
+}
+
+fn seconds_since(time: Option<Instant>) -> f64 {
+    let age = time.map_or(0.0, |time| now().saturating_duration_since(time).as_secs_f64());
+    // To the millisecond, for those who read it.
+    (age * 1000.0).round() / 1000.0
 }

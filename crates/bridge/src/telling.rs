@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use crate::claim::{Action, Claim, Outbox};
 use crate::frame::{self, Frame, claim};
 use crate::mesh::Mesh;
+use crate::roster::PeerSlot;
 
 /// Claims are added while less than this waits to be sent.
 const ROOM: usize = 64 * 1024;
@@ -54,13 +55,13 @@ pub(crate) struct Teller {
 
 impl Teller {
     /// Appends to `out` as long as there is room. Whoever sends calls it again when that is sent.
-    pub(crate) fn write(&mut self, mesh: &Mesh, peer: usize, max_body: u32, out: &mut BytesMut) {
+    pub(crate) fn write(&mut self, mesh: &Mesh, peer: &PeerSlot, max_body: u32, out: &mut BytesMut) {
         while out.len() < ROOM {
             if let Some(claim) = self.everybody.next() {
                 put(&claim, max_body, out);
                 continue;
             }
-            let action = mesh.peers[peer].claims.outbox.lock().poll_action();
+            let action = peer.claims.outbox.lock().poll_action();
             match action {
                 Some(Action::One(claim)) => put(&claim, max_body, out),
                 Some(Action::Everybody) => {

@@ -20,6 +20,7 @@ use crate::backbone::Backbone;
 use crate::cluster_topics::{ClusterTopics, Seat};
 use crate::counters::{Counters, Tally};
 use crate::expiry::Expiry;
+use crate::gate::Gate;
 use crate::journal::Journal;
 use crate::mailbox::{Mailbox, Wakes};
 use crate::message::Origin;
@@ -52,6 +53,8 @@ pub struct Broker {
     pub mechanisms: Mechanisms,
     /// Where durable sessions are kept.
     pub journal: Option<Arc<Journal>>,
+    /// Whether clients are let in now.
+    pub gate: Gate,
     /// Clients that an operator follows.
     pub tracer: Arc<Tracer>,
     /// Sessions by client identifier.
@@ -149,6 +152,7 @@ impl Broker {
             access,
             rates: SharedRates::default(),
             mechanisms: Mechanisms::default(),
+            gate: Gate::default(),
             tracer: Arc::default(),
             journal,
             registry: Registry::default(),
@@ -360,34 +364,6 @@ impl Broker {
         }
     }
 
-    /// Lets nobody in any more and tells every connection to close, but those of lbs: what the clients still send and get
-    /// goes through them, and an lb closes all of it when its own session ends.
-    pub fn close_all(&self, reason: ReasonCode) {
-        self.stopping.store(true, Ordering::SeqCst);
-        for mailbox in self.registry.all() {
-            if !self.cluster.is_watching(&mailbox) {
-                mailbox.close(reason);
-            }
-        }
-    }
-
-    /// Tells the lbs' connections to close.
-    pub fn close_lbs(&self, reason: ReasonCode) {
-        for mailbox in self.cluster.watching() {
-            mailbox.close(reason);
-        }
-    }
-
-    /// Ends the sessions that end with the broker, and their wills are due (§3.1.2.5). Those that the store keeps go on after
-    /// the next start.
-    pub fn end_all(&self, now: Instant) {
-        for mailbox in self.registry.all() {
-            if !mailbox.is_durable() {
-                self.end(&mailbox, now);
-            }
-        }
-    }
-
     /// Every session.
     #[must_use]
     pub fn all_sessions(&self) -> Vec<Arc<Mailbox>> {
@@ -471,6 +447,7 @@ mod elsewhere;
 mod keeper;
 mod recover;
 mod reloaded;
+mod stopping;
 mod subscribe;
 
 pub use checkpoint::Checkpoint;

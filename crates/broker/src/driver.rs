@@ -5,7 +5,7 @@
 //! | `broker-N`, one for each worker | its listeners, its connections |
 //! | `bridge` | the links to the other brokers |
 //! | `voter` | this host's vote on who holds the VIP, where there is a quorum |
-//! | the caller's | session expiry, `$SYS`, Prometheus, control socket, reload, waiting for the end |
+//! | the caller's | joining the cluster, session expiry, `$SYS`, Prometheus, control socket, reload, waiting for the end |
 //!
 //! Stopping: the lbs hear that this broker drains; no new connections; every client is told and closed, then the lbs; wills of sessions that end go out; the bridge sends what is left; all of it
 //! within `drain_timeout`.
@@ -28,9 +28,8 @@ use evermq_daemon::tls::Material;
 use evermq_daemon::workers::{self, Workers};
 use evermq_daemon::{control, limits, metrics, notify, shutdown};
 use evermq_mqtt::ReasonCode;
-use evermq_quorum::{StateWatch, VoterThread, voter_thread};
+use evermq_quorum::{VoterThread, voter_thread};
 use evermq_store::{Recovered, Settings, Store, StoreError, WallTime};
-use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +43,7 @@ use crate::connection::clock;
 use crate::control::requests;
 use crate::counters::Counters;
 use crate::expiry;
+use crate::join;
 use crate::journal::Journal;
 use crate::listener::conditions;
 use crate::listener::reception::{Addresses, Reception, Sockets};
@@ -69,6 +69,8 @@ pub type Opened = Result<(Arc<Store>, Recovered), StoreError>;
 pub struct Driver {
     addresses: Addresses,
     conditions: conditions::Shared,
+    /// How long this broker waits for what the others have, if it is new to its cluster.
+    joins: Option<Duration>,
     desk: Arc<Desk>,
     /// Where Prometheus asks.
     metrics: Option<TcpListener>,
@@ -121,9 +123,11 @@ impl Driver {
         let limits = Limits::new(broker_config);
         let broker = Broker::new(limits, router, counters, backbone as _, cluster, access, Some(Arc::clone(&journal)));
         broker.rates.set(Rates::new(&broker_config.admission));
+        let joins = join::limit(config, &recovered);
         // Before the first client and the first peer: their messages are newer than all that is taken up.
         bridge.continue_after(recovered.last_stamp);
         broker.recover(recovered, clock());
+        join::begin(&broker, joins);
         journal.store().set_live(Arc::new(Checkpoint::new(&broker)));
 
         let count = workers::count(broker_config.workers);
@@ -158,6 +162,7 @@ impl Driver {
         Ok(Self {
             addresses,
             conditions,
+            joins,
             desk,
             metrics,
             sys_interval,
@@ -230,12 +235,13 @@ impl Driver {
         let ended = CancellationToken::new();
         let _end = ended.clone().drop_guard();
         let quorum = self.voter.as_ref().map(VoterThread::watch);
-        let state = state_of(&self.desk, quorum, watched.clone());
+        let state = showing::state(&self.desk, quorum, watched.clone());
         let (ask, asked) = mpsc::channel(reload::REQUESTS);
         let requests = reload::requests(ask.clone(), requests(Arc::clone(&self.desk)));
         let serving = control::Control { state, health: watched, requests };
         let control = tokio::spawn(control::serve(self.control, serving, ended.clone()));
         let expiry = tokio::spawn(expiry::run(Arc::clone(&self.broker), ended.clone()));
+        let mut joining = join::spawn(&self.broker, &self.reloader.bridge, self.joins);
         let reloader = tokio::spawn(self.reloader.run(asked, ended.clone()));
         let hang_ups = tokio::spawn(shutdown::on_hang_up(ended.clone(), move || {
             // Where many wait, one that is to come sees the same file.
@@ -243,7 +249,6 @@ impl Driver {
         }));
         let watching = tokio::spawn(trouble::watch(Arc::clone(&self.broker), health.clone(), ended.clone()));
         let _shown = showing::show(&self.desk, self.metrics, self.sys_interval, &ended);
-        notify::ready("serving MQTT clients");
 
         // A thread that ends before it is told to has failed, and the broker is of no use without it: the others end too.
         let _stop = (self.stop.clone().drop_guard(), self.stop_bridge.clone().drop_guard());
@@ -257,6 +262,7 @@ impl Driver {
             result = &mut bridge => return joined(result?).and_then(|()| anyhow::bail!("the bridge ended by itself")),
         }
 
+        joining.shutdown().await;
         notify::stopping();
         health.send_replace(Health::Down);
         let drain_timeout = self.conditions.load().drain_timeout;
@@ -372,35 +378,4 @@ fn spawn_bridge(bridge: Arc<Bridge>, stop: CancellationToken) -> std::io::Result
 
 fn joined(result: thread::Result<anyhow::Result<()>>) -> anyhow::Result<()> {
     result.unwrap_or_else(|_| Err(anyhow::anyhow!("the bridge's thread panicked")))
-}
-
-/// What the control socket answers to `state`.
-fn state_of(
-    desk: &Arc<Desk>,
-    quorum: Option<StateWatch>,
-    health: watch::Receiver<Health>,
-) -> Arc<dyn Fn() -> Value + Send + Sync> {
-    let desk = Arc::clone(desk);
-    Arc::new(move || {
-        let Desk { broker, host, started, .. } = &*desk;
-        let (sessions, queued) = broker.sessions();
-        json!({
-            "program": "evermq-broker",
-            "version": env!("CARGO_PKG_VERSION"),
-            "host": host,
-            "health": *health.borrow(),
-            "trouble": trouble::of(broker),
-            "store": trouble::store(broker),
-            "uptime_seconds": clock().saturating_duration_since(*started).as_secs(),
-            "readiness": broker.cluster.readiness().word(),
-            "connections": broker.connections(),
-            "sessions": sessions,
-            "queued": queued,
-            "subscriptions": broker.router.subscriptions(),
-            "retained": broker.router.retained(),
-            "messages": broker.counters.to_json(),
-            "bridge": broker.backbone.state(),
-            "quorum": quorum.as_ref().map(StateWatch::get),
-        })
-    })
 }

@@ -14,6 +14,7 @@
 //! | [`backbone`] | the way to the other brokers |
 //! | [`cluster_topics`] | what the lbs hear from this broker and may ask of it |
 //! | [`auth`], [`admission`], [`listener`] | who gets in |
+//! | [`gate`], [`join`] | whether anybody is let in yet |
 //! | [`places`], [`rate`] | ◆ how many, and how fast |
 //! | [`stream`], [`websocket`] | what carries MQTT |
 //! | [`authentication`] | AUTH packets, for mechanisms that are offered |
@@ -39,6 +40,8 @@ pub mod control;
 pub mod counters;
 pub mod driver;
 pub mod expiry;
+pub mod gate;
+pub mod join;
 pub mod journal;
 pub mod listener;
 pub mod mailbox;

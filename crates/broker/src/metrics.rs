@@ -264,6 +264,11 @@ fn mesh(text: &mut Exposition, bridge: &Value) {
     ] {
         text.family(family, Is::Gauge, help).sample(&[], number(&bridge[key]));
     }
+    text.family("evermq_broker_peer_changes_total", Is::Counter, "Brokers that joined or left by a reload.")
+        .sample(&[("change", "joined")], number(&bridge["peers_joined"]))
+        .sample(&[("change", "left")], number(&bridge["peers_left"]));
+    let help = "Messages that brokers had not acknowledged when they left.";
+    text.family("evermq_broker_peer_abandoned_total", Is::Counter, help).sample(&[], number(&bridge["abandoned"]));
     peers(text, bridge);
 }
 
@@ -289,7 +294,7 @@ fn peers(text: &mut Exposition, bridge: &Value) {
 }
 
 /// Families of one figure of each peer: name, type, help, and the figure's name in the bridge's state.
-const PEER_FAMILIES: [(&str, Is, &str, &str); 15] = [
+const PEER_FAMILIES: [(&str, Is, &str, &str); 16] = [
     (
         "evermq_broker_peer_lag_bytes",
         Is::Gauge,
@@ -299,6 +304,12 @@ const PEER_FAMILIES: [(&str, Is, &str, &str); 15] = [
     ("evermq_broker_peer_lag_seconds", Is::Gauge, "Age of the oldest of these messages.", "lag_seconds"),
     ("evermq_broker_peer_losing", Is::Gauge, "Whether the other broker misses messages now.", "is_losing"),
     ("evermq_broker_peer_receiving", Is::Gauge, "Whether the other broker's messages come here now.", "receiving"),
+    (
+        "evermq_broker_peer_filled",
+        Is::Gauge,
+        "Whether all has come that the other broker had when it connected.",
+        "filled",
+    ),
     ("evermq_broker_peer_sent_total", Is::Counter, "Messages sent to it, those sent again included.", "sent"),
     (
         "evermq_broker_peer_sent_bytes_total",

@@ -20,7 +20,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use evermq_bridge::Bridge;
+use evermq_bridge::{Bridge, PeersChanged};
 use evermq_config::broker::Broker;
 use evermq_config::{BrokerConfig, Report, Severity};
 use evermq_daemon::command::{ConfigError, ConfigSource};
@@ -69,7 +69,7 @@ pub struct Reloader {
     pub workers: usize,
     /// How often `$SYS` topics are published.
     pub sys_interval: watch::Sender<Option<Duration>>,
-    /// Certificates towards the other brokers.
+    /// The other brokers, and certificates towards them.
     pub bridge: Arc<Bridge>,
     /// What the files held.
     pub files: u64,
@@ -123,15 +123,16 @@ impl Reloader {
     fn put_in_force(&mut self, read: Read) -> Result<Value, String> {
         let Read { config, material, configs, access, files } = read;
         let plan = plan(&self.config, &config);
-        self.bridge.renew(&material).map_err(|error| error.to_string())?;
+        let next = in_force(&self.config, config.clone());
+        let peers = self.bridge.reload(&material, &next.peers).map_err(|error| error.to_string())?;
         self.doors.replace(configs);
         self.put_limits_in_force(&config.broker);
         self.broker.access.replace(access);
         // After that nobody comes in by the old rules, so everybody who did is found.
         let applied = self.broker.apply_access(clock());
         let files_changed = std::mem::replace(&mut self.files, files) != files;
-        self.config = in_force(&self.config, config);
-        Ok(self.say(&plan, files_changed, applied))
+        self.config = next;
+        Ok(self.say(&plan, files_changed, applied, &peers))
     }
 
     fn put_limits_in_force(&self, broker: &Broker) {
@@ -145,7 +146,7 @@ impl Reloader {
             .send_if_modified(|interval| std::mem::replace(interval, broker.sys_interval) != broker.sys_interval);
     }
 
-    fn say(&self, plan: &Plan, files_changed: bool, access: AccessApplied) -> Value {
+    fn say(&self, plan: &Plan, files_changed: bool, access: AccessApplied, peers: &PeersChanged) -> Value {
         let AccessApplied { closed, withdrawn } = access;
         for (key, reason) in &plan.restart {
             tracing::warn!(key, reason, "changed in the cluster file, and needs a restart of evermq-broker");
@@ -167,6 +168,7 @@ impl Reloader {
             "files": files_changed,
             "closed": closed,
             "withdrawn": withdrawn,
+            "peers": { "joined": peers.joined, "left": peers.left, "moved": peers.moved },
             "restart": keys,
             "why": why,
         })

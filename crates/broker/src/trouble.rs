@@ -1,4 +1,5 @@
-//! What an operator is to know of this broker at once: its store has no room, has failed, or was damaged when it was opened.
+//! What an operator is to know of this broker at once: its store has no room, has failed, or was damaged when it was opened;
+//! it does not let clients in yet.
 //!
 //! One task of the caller's runtime looks at it, so that `evermq status` says so; it ends with its token.
 
@@ -19,6 +20,10 @@ const LOOK: Duration = Duration::from_millis(250);
 /// What is wrong and what to do about it, the worst first.
 #[must_use]
 pub fn of(broker: &Broker) -> Option<String> {
+    of_store(broker).or_else(|| broker.gate.reason())
+}
+
+fn of_store(broker: &Broker) -> Option<String> {
     let store = broker.journal.as_ref()?.store();
     let full_or_failed = || store.trouble().map(|trouble| trouble.text);
     let present = match store.status() {

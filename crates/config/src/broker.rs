@@ -53,6 +53,8 @@ pub struct Broker {
     pub peer_queue_bytes: usize,
     /// `peer_queue_age`: how long messages are kept for a peer that is away.
     pub peer_queue_age: Duration,
+    /// `join_timeout`: how long a broker that is new to its cluster waits at most for what the others have.
+    pub join_timeout: Duration,
     /// `tcp_keepalive`: idle time before the kernel probes a client.
     pub tcp_keepalive: Duration,
     /// `tcp_user_timeout`: sent data unacknowledged for this long ends the connection.

@@ -65,6 +65,16 @@ pub enum ConfigError {
 }
 
 impl<C> ConfigSource<C> {
+    /// The part that `select` takes of this file for `host`.
+    #[must_use]
+    pub fn new(
+        path: PathBuf,
+        host: String,
+        select: impl Fn(&Cluster, &str) -> Result<C, RoleError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { path, host, select: Box::new(select) }
+    }
+
     /// The cluster file.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -108,7 +118,7 @@ pub fn main<C, A: Args>(
         Err(error) => error.exit(),
     };
     let host = line.host.unwrap_or_else(this_host);
-    let source = ConfigSource { path: line.config, host, select: Box::new(select) };
+    let source = ConfigSource::new(line.config, host, select);
     let (config, loaded) = match source.load_all() {
         Ok(read) => read,
         Err(ConfigError::File(report)) => return refuse_file(program, &report),

@@ -25,8 +25,10 @@ fn a_range() -> impl Strategy<Value = Range> {
 
 fn any_frame() -> impl Strategy<Value = Frame> {
     prop_oneof![
-        (any::<(u8, u8, u8, u64)>(), name(), name()).prop_map(|((oldest, newest, minor, instance), cluster, host)| {
-            Frame::Hello(Hello { oldest, newest, minor, instance, cluster, host })
+        (any::<(u8, u8, u8, u64, u64)>(), name(), name()).prop_map(|(numbers, cluster, host)| {
+            let (oldest, newest, minor, instance, last) = numbers;
+            let last = (minor >= 2).then_some(last);
+            Frame::Hello(Hello { oldest, newest, minor, instance, cluster, host, last })
         }),
         any::<(u8, u8, u64, Option<u64>, u32)>().prop_map(|(version, minor, instance, resume, max_body)| {
             Frame::Welcome(Welcome { version, minor, instance, resume, max_body })
@@ -131,8 +133,17 @@ proptest! {
 
 #[test]
 fn layouts_are_as_documented() {
-    let hello = Hello { oldest: 1, newest: 2, minor: 3, instance: 4, cluster: "c".into(), host: "ab".into() };
-    assert_eq!(bytes_of(&Frame::Hello(hello))[..], *b"\0\0\0\x14\x01EvMQ\x01\x02\x03\0\0\0\0\0\0\0\x04\x01c\x02ab");
+    let hello =
+        Hello { oldest: 1, newest: 2, minor: 1, instance: 4, cluster: "c".into(), host: "ab".into(), last: None };
+    assert_eq!(
+        bytes_of(&Frame::Hello(hello.clone()))[..],
+        *b"\0\0\0\x14\x01EvMQ\x01\x02\x01\0\0\0\0\0\0\0\x04\x01c\x02ab"
+    );
+    let of_minor_2 = Frame::Hello(Hello { minor: 2, last: Some(5), ..hello });
+    assert_eq!(
+        bytes_of(&of_minor_2)[..],
+        *b"\0\0\0\x1c\x01EvMQ\x01\x02\x02\0\0\0\0\0\0\0\x04\x01c\x02ab\0\0\0\0\0\0\0\x05"
+    );
     let welcome = Welcome { version: 1, minor: 0, instance: 9, resume: Some(7), max_body: 256 };
     assert_eq!(
         bytes_of(&Frame::Welcome(welcome))[..],

@@ -10,7 +10,7 @@ fn start() -> Instant {
 }
 
 fn hello(instance: u64) -> Hello {
-    Hello { oldest: 1, newest: 1, minor: 0, instance, cluster: "c".into(), host: "origin".into() }
+    Hello { oldest: 1, newest: 1, minor: 0, instance, cluster: "c".into(), host: "origin".into(), last: None }
 }
 
 fn entry(seq: u64) -> Entry {
@@ -235,11 +235,11 @@ fn a_long_frame_brings_signs_of_life_back() {
 fn shutdown_acknowledges_and_says_bye() {
     let (mut inbound, _) = linked(0, start());
     inbound.handle_frame(Frame::Entry(entry(1)));
-    inbound.handle_shutdown();
+    inbound.handle_shutdown("shutdown");
     let all = actions(&mut inbound);
     assert_eq!(all[..4], [deliver(1), ack(1), Action::Send(Frame::Bye), Action::Close]);
     assert!(matches!(all[4..], [Action::Changed(_)]));
-    inbound.handle_shutdown();
+    inbound.handle_shutdown("shutdown");
     assert_eq!(actions(&mut inbound), []);
 }
 
@@ -315,4 +315,25 @@ fn clients_are_claimed_anywhere_between_the_messages() {
     inbound.handle_frame(Frame::Claim(claim.clone()));
     let claimed = || Action::Claimed(claim.clone());
     assert_eq!(settle(&mut inbound), [claimed(), deliver(1), claimed(), record(1), ack(1)]);
+}
+
+#[test]
+fn it_is_filled_when_all_has_come_that_the_origin_had() {
+    let now = start();
+    let mut inbound = Inbound::new(7, 1000);
+    assert!(!inbound.is_filled());
+    inbound.handle_hello(&Hello { minor: 2, last: Some(2), ..hello(1) }, now);
+    assert!(!inbound.is_filled(), "neither the snapshot nor the log");
+    inbound.handle_frame(Frame::SnapshotEnd { base: 0 });
+    assert!(!inbound.is_filled());
+    inbound.handle_frame(Frame::Entry(entry(1)));
+    assert!(!inbound.is_filled());
+    inbound.handle_frame(Frame::Entry(entry(2)));
+    assert!(inbound.is_filled());
+    // One that does not say how far its log is: the snapshot has to do.
+    let mut inbound = Inbound::new(7, 1000);
+    inbound.handle_hello(&hello(1), now);
+    assert!(!inbound.is_filled());
+    inbound.handle_frame(Frame::SnapshotEnd { base: 0 });
+    assert!(inbound.is_filled());
 }

@@ -87,7 +87,7 @@ pub(crate) enum Action {
     /// The peer is away.
     Detach,
     /// The peer has more of this log than was ever sent to it: an old copy of the store was brought back. Begin another epoch,
-    /// and give it to [`Link::set_epoch`].
+    /// and give it to [`Link::set_hello`].
     LogWasSetBack,
     /// The peer begins to lose messages: say so, once.
     Losing(Loss),

@@ -8,7 +8,7 @@ fn start() -> Instant {
 }
 
 fn hello() -> Hello {
-    Hello { oldest: 1, newest: 1, minor: 0, instance: 5, cluster: "c".into(), host: "me".into() }
+    Hello { oldest: 1, newest: 1, minor: 0, instance: 5, cluster: "c".into(), host: "me".into(), last: None }
 }
 
 fn welcome(resume: Option<u64>) -> Frame {
@@ -382,5 +382,36 @@ fn a_peer_is_told_of_clients_if_it_knows_what_that_is() {
         link.handle_frame(Frame::Welcome(welcome), now);
         let (actions, _) = split(&mut link);
         assert_eq!(actions.contains(&Action::Claim), is_told, "minor {minor}: {actions:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_leaves_gets_a_last_word_and_nothing_more() {
+    let now = start();
+    for (index, mut link) in links(now).into_iter().enumerate() {
+        let was_up = link.state().is_up();
+        let was = link.state();
+        link.handle_removed(now);
+        assert_eq!(link.state(), State::Stopped, "from {was:?}");
+        let (rest, _) = split(&mut link);
+        assert_eq!(rest.contains(&Action::Send(Frame::Bye)), was_up, "{index}: {rest:?}");
+        assert_eq!(rest.contains(&Action::Detach), was_up, "{index}: {rest:?}");
+        link.handle_seen(now);
+        link.handle_moved(now);
+        link.handle_timeout(now + Duration::from_secs(60));
+        assert_eq!((link.state(), actions(&mut link)), (State::Stopped, Vec::new()));
+    }
+}
+
+#[test]
+fn a_peer_that_is_elsewhere_now_is_connected_to_at_once() {
+    let now = start();
+    for mut link in links(now) {
+        let was = link.state();
+        link.handle_moved(now);
+        let connects = actions(&mut link).contains(&Action::Connect);
+        let expected = !matches!(was, State::Idle | State::Stopped);
+        assert_eq!(connects, expected, "from {was:?}");
+        assert_eq!(matches!(link.state(), State::Connecting { .. }), expected, "from {was:?}");
     }
 }

@@ -36,11 +36,11 @@ fn bounds(messages: usize, bytes: usize) -> Bounds {
     Bounds { messages, bytes, age: Duration::from_secs(3600) }
 }
 
-fn log(messages: usize, bytes: usize, readers: usize) -> OriginLog {
+pub(super) fn log(messages: usize, bytes: usize, readers: usize) -> OriginLog {
     OriginLog::new(bounds(messages, bytes), readers)
 }
 
-fn append(log: &mut OriginLog, count: u64) -> Appended {
+pub(super) fn append(log: &mut OriginLog, count: u64) -> Appended {
     let mut appended = Appended { seq: 0, wake: false, high: false };
     for _ in 0..count {
         appended = log.append(entry(log.last() + 1, 10), &mut Vec::new());
@@ -48,16 +48,16 @@ fn append(log: &mut OriginLog, count: u64) -> Appended {
     appended
 }
 
-fn room(from: u64) -> Room {
+pub(super) fn room(from: u64) -> Room {
     Room { from, messages: 100, bytes: 1_000_000 }
 }
 
-fn read(log: &mut OriginLog, reader: usize, room: Room) -> Read {
+pub(super) fn read(log: &mut OriginLog, reader: usize, room: Room) -> Read {
     log.read(reader, room, |_, _| true)
 }
 
 /// The numbers that a read gives.
-fn numbers(read: Read) -> Vec<u64> {
+pub(super) fn numbers(read: Read) -> Vec<u64> {
     match read {
         Read::Items(items) => {
             let number = |item: &Item| {

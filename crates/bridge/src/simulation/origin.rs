@@ -184,7 +184,15 @@ impl Origin {
 
 /// An origin's link, which begins to connect.
 pub(super) fn link(epoch: u64, seed: u64, now: Instant) -> Link {
-    let hello = Hello { oldest: 1, newest: 1, minor: 0, instance: epoch, cluster: "c".into(), host: "origin".into() };
+    let hello = Hello {
+        oldest: 1,
+        newest: 1,
+        minor: 0,
+        instance: epoch,
+        cluster: "c".into(),
+        host: "origin".into(),
+        last: None,
+    };
     let mut link = Link::new(hello, seed, now);
     link.handle_start(now);
     link

@@ -23,8 +23,8 @@ const RESERVE: u64 = 1 << 16;
 /// What the store has of the log.
 pub(crate) struct Kept {
     keeper: Arc<dyn Keeper>,
-    /// In the order of the log's readers.
-    peers: Vec<String>,
+    /// In the order of the log's readers; none in the place of one that has left.
+    peers: Vec<Option<String>>,
     epoch: u64,
     /// Set aside, and on the disk, together with the epoch.
     reserved: u64,
@@ -47,7 +47,7 @@ impl Kept {
     pub(crate) fn begin(keeper: Arc<dyn Keeper>, peers: Vec<String>, epoch: u64, log: &OriginLog) -> Self {
         let mut kept = Self {
             keeper,
-            peers,
+            peers: peers.into_iter().map(Some).collect(),
             epoch,
             reserved: 0,
             reserving: None,
@@ -57,6 +57,19 @@ impl Kept {
         kept.set_aside(log);
         kept.note(log);
         kept
+    }
+
+    /// One more reader: what comes from now on is kept for it, also if the process ends now.
+    pub(crate) fn add_peer(&mut self, peer: &str, log: &OriginLog) {
+        self.peers.push(Some(peer.to_owned()));
+        self.note_cursors(log);
+    }
+
+    /// That one has left: if it comes back after a restart, it gets what comes from then on.
+    pub(crate) fn remove_peer(&mut self, reader: usize) {
+        if let Some(peer) = self.peers[reader].take() {
+            self.store().append(&Record::PeerCursor { peer: peer.into(), seq: u64::MAX });
+        }
     }
 
     /// The numbers up to which entries may be sent.
@@ -169,10 +182,11 @@ impl Kept {
 
     fn note_cursors(&mut self, log: &OriginLog) {
         self.noted.cursors.resize(self.peers.len(), None);
-        for (index, noted) in self.noted.cursors.iter_mut().enumerate() {
+        for (index, (noted, peer)) in self.noted.cursors.iter_mut().zip(&self.peers).enumerate() {
+            let Some(peer) = peer else { continue };
             let seq = log.settled(index);
             if noted.replace(seq) != Some(seq) {
-                self.keeper.store().append(&Record::PeerCursor { peer: self.peers[index].as_str().into(), seq });
+                self.keeper.store().append(&Record::PeerCursor { peer: peer.as_str().into(), seq });
             }
         }
     }

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use evermq_bridge::{Arrived, Bridge, BridgeState, Local, Message, PeerState, Pressure};
+use evermq_bridge::{Arrived, Bridge, BridgeState, Local, Message, PeerState, PeersChanged, Pressure};
 use evermq_config::BrokerConfig;
 use evermq_daemon::{listen, tls};
 use evermq_mqtt::{Publish, QoS, Text, TopicName};
@@ -172,6 +172,11 @@ impl Broker {
 
     pub fn peer(&self, name: &str) -> PeerState {
         self.state().peers.into_iter().find(|peer| peer.name == name).unwrap()
+    }
+
+    /// The cluster file is another one.
+    pub fn reload(&self, config: &BrokerConfig) -> PeersChanged {
+        self.bridge.reload(&tls::Material::load(&config.tls).unwrap(), &config.peers).unwrap()
     }
 
     pub fn log(&self) -> String {

@@ -5,6 +5,7 @@
 
 mod broker;
 mod cluster;
+mod joining;
 mod old_peer;
 mod relay;
 

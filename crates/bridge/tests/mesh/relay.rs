@@ -1,6 +1,6 @@
 //! Stands between a dialer and a broker, and cuts connections in the middle of whatever they carry.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -46,9 +46,13 @@ impl Relay {
 /// In odd pieces, so that a cut falls into the middle of frames and TLS records.
 fn copy(mut from: TcpStream, mut to: TcpStream) {
     let mut buffer = [0; 1371];
-    while let Ok(length @ 1..) = from.read(&mut buffer) {
-        if to.write_all(&buffer[..length]).is_err() {
-            break;
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) if to.write_all(&buffer[..length]).is_err() => break,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => break,
         }
     }
     let _ = to.shutdown(Shutdown::Both);

@@ -57,13 +57,14 @@ impl Broker {
     /// The client behind `slot` has connected here just now, and can be found from now on: what the other brokers are to be
     /// told when the lock is given back.
     pub(crate) fn stand(&self, mailbox: &Mailbox, slot: &mut Slot, clean_start: bool) -> Option<Claim> {
-        if self.backbone.is_alone() || slot.session.is_lb() {
+        if slot.session.is_lb() {
             return None;
         }
         // Under the lock: a claim that is newer finds the connection, one that has not found it is older.
         let stamp = self.backbone.next_stamp();
         slot.standing = Standing::Since(stamp.time);
-        Some(claim_of(mailbox, slot, stamp, clean_start))
+        // Also where there is no other broker: one may join, and is told of everybody who is connected then.
+        (!self.backbone.is_alone()).then(|| claim_of(mailbox, slot, stamp, clean_start))
     }
 
     /// A client has connected to another broker; `me` is this one. Whether something ended here for that.

@@ -1,10 +1,13 @@
-//! Figures as others see them while the broker runs: `$SYS` topics, and Prometheus.
+//! The broker as others see it while it runs: its state on the control socket, `$SYS` topics, and Prometheus.
 
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evermq_daemon::health::Health;
 use evermq_daemon::metrics::{self, Text};
+use evermq_quorum::StateWatch;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +16,7 @@ use crate::connection::clock;
 use crate::mailbox::Wakes;
 use crate::metrics::{Desk, text};
 use crate::sys::{Sys, message};
+use crate::trouble;
 
 /// Shows them; the tasks end with the set, or with `shutdown`.
 pub(super) fn show(
@@ -33,6 +37,37 @@ pub(super) fn show(
     }
     tasks.spawn(publish_sys(Arc::clone(desk), sys_interval, shutdown.clone()));
     tasks
+}
+
+/// What the control socket answers to `state`.
+pub(super) fn state(
+    desk: &Arc<Desk>,
+    quorum: Option<StateWatch>,
+    health: watch::Receiver<Health>,
+) -> Arc<dyn Fn() -> Value + Send + Sync> {
+    let desk = Arc::clone(desk);
+    Arc::new(move || {
+        let Desk { broker, host, started, .. } = &*desk;
+        let (sessions, queued) = broker.sessions();
+        json!({
+            "program": "evermq-broker",
+            "version": env!("CARGO_PKG_VERSION"),
+            "host": host,
+            "health": *health.borrow(),
+            "trouble": trouble::of(broker),
+            "store": trouble::store(broker),
+            "uptime_seconds": clock().saturating_duration_since(*started).as_secs(),
+            "readiness": broker.cluster.readiness().word(),
+            "connections": broker.connections(),
+            "sessions": sessions,
+            "queued": queued,
+            "subscriptions": broker.router.subscriptions(),
+            "retained": broker.router.retained(),
+            "messages": broker.counters.to_json(),
+            "bridge": broker.backbone.state(),
+            "quorum": quorum.as_ref().map(StateWatch::get),
+        })
+    })
 }
 
 /// Every wait here can be dropped at any time.

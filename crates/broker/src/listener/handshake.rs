@@ -171,6 +171,10 @@ async fn introduce(
         // Who has said what is wrong waits for an answer.
         Err(error) => Err(error.reason().ok_or(error)?),
     };
+    // The lbs are to hear how this broker is, whatever that is.
+    if !client.is_lb {
+        entrance.broker.gate.opened().await;
+    }
     Ok(Introduced { stream, client, introduction, connect, unread })
 }
 

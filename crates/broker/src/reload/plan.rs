@@ -1,7 +1,9 @@
 //! What a new cluster file changes, as data: what is put in force as it is, and what needs a restart. Pure.
 
-use evermq_config::BrokerConfig;
+use std::net::IpAddr;
+
 use evermq_config::broker::{Admission, Broker, Listener};
+use evermq_config::{BrokerConfig, HostName, Peer};
 
 /// The difference between two files, for this host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,7 +17,7 @@ pub(super) struct Plan {
 type Differs = fn(&Broker, &Broker) -> bool;
 
 /// What is put in force without a restart.
-const APPLIED: [(&str, Differs); 9] = [
+const APPLIED: [(&str, Differs); 10] = [
     ("[broker.auth]", |old, new| {
         let settings = |broker: &Broker| {
             let auth = broker.auth.clone();
@@ -43,11 +45,12 @@ const APPLIED: [(&str, Differs); 9] = [
         rates(old.admission) != rates(new.admission)
     }),
     ("broker.drain_timeout", |old, new| old.drain_timeout != new.drain_timeout),
+    ("broker.join_timeout, for the next start", |old, new| old.join_timeout != new.join_timeout),
     ("broker.sys_interval", |old, new| old.sys_interval != new.sys_interval),
 ];
 
 const SOCKETS: &str = "listening sockets are made at the start";
-const PEERS: &str = "the bridge to the other brokers is made at the start";
+const PEERS: &str = "the port and the queue for the other brokers are made at the start";
 
 /// What stays as it is until a restart, and why.
 const RESTART: [(&str, &str, Differs); 9] = [
@@ -76,11 +79,13 @@ pub(super) fn plan(old: &BrokerConfig, new: &BrokerConfig) -> Plan {
     if old.tls != new.tls {
         plan.applied.push("tls");
     }
+    if places(&old.peers) != places(&new.peers) {
+        plan.applied.push("[[hosts]] with role broker");
+    }
     let others = [
         ("cluster.name", PEERS, old.cluster != new.cluster),
         ("cluster.run_dir", SOCKETS, old.control_socket != new.control_socket),
         ("this host's address", SOCKETS, old.peer_listen.ip() != new.peer_listen.ip()),
-        ("[[hosts]] with role broker", PEERS, old.peers != new.peers),
         ("[[hosts]] with role lb", "who may speak for clients is settled at the start", old.lbs != new.lbs),
         ("vip.quorum and its like", "the voter is made at the start", old.quorum != new.quorum),
     ];
@@ -113,8 +118,19 @@ pub(super) fn in_force(old: &BrokerConfig, new: BrokerConfig) -> BrokerConfig {
             ..broker
         },
         tls: new.tls,
+        peers: new.peers.into_iter().map(|peer| at_port(peer, before.peer_port)).collect(),
         ..old.clone()
     }
+}
+
+/// The other brokers, but for their port: that is the same on all hosts, and another one needs a restart of all of them.
+fn places(peers: &[Peer]) -> Vec<(&HostName, IpAddr)> {
+    peers.iter().map(|peer| (&peer.name, peer.address.ip())).collect()
+}
+
+fn at_port(mut peer: Peer, port: u16) -> Peer {
+    peer.address.set_port(port);
+    peer
 }
 
 impl Plan {
@@ -156,7 +172,8 @@ mod tests {
 
     const FILE: &str = "[cluster]\nname = \"test\"\n[[broker.listeners]]\nname = \"web\"\nlisten = \"127.0.0.1:8083\"\n\
         [[hosts]]\nname = \"lb1\"\naddress = \"127.0.0.9\"\nroles = [\"lb\"]\n\
-        [[hosts]]\nname = \"broker1\"\naddress = \"127.0.0.10\"\nroles = [\"broker\"]\n";
+        [[hosts]]\nname = \"broker1\"\naddress = \"127.0.0.10\"\nroles = [\"broker\"]\n\
+        [[hosts]]\nname = \"broker2\"\naddress = \"127.0.0.11\"\nroles = [\"broker\"]\n";
 
     fn config() -> BrokerConfig {
         let loaded = evermq_config::parse(Path::new("/test.toml"), FILE).unwrap_or_else(|report| panic!("{report}"));
@@ -188,6 +205,16 @@ mod tests {
         let now = in_force(&config(), new.clone());
         assert_eq!(super::plan(&now, &new), Plan { applied: Vec::new(), restart: plan.restart });
         assert_eq!(now.broker.workers, config().broker.workers);
+    }
+
+    #[test]
+    fn another_peer_port_is_for_all_or_none() {
+        let mut new = config();
+        new.broker.peer_port += 1;
+        new.peers[0].address.set_port(new.broker.peer_port);
+        let plan = super::plan(&config(), &new);
+        assert_eq!((plan.restart.len(), plan.applied.len()), (1, 0), "{plan:?}");
+        assert_eq!(in_force(&config(), new).peers, config().peers);
     }
 
     /// Whatever differs between two files is either put in force or said to need a restart, and then it is.
@@ -228,6 +255,7 @@ mod tests {
             |c| c.broker.tcp_keepalive += Duration::from_secs(1),
             |c| c.broker.tcp_user_timeout += Duration::from_secs(1),
             |c| c.broker.drain_timeout += Duration::from_secs(1),
+            |c| c.broker.join_timeout += Duration::from_secs(1),
             |c| c.broker.workers += 1,
             |c| c.broker.metrics = Some("127.0.0.1:1".parse().unwrap()),
             |c| c.broker.sys_interval = Some(Duration::from_secs(77)),
@@ -250,6 +278,9 @@ mod tests {
             |c| c.tls.ca = "x".into(),
             |c| c.control_socket = "x".into(),
             |c| c.lbs.clear(),
+            |c| c.peers.clear(),
+            |c| c.peers.push(Peer { name: HostName::new("broker3").unwrap(), ..c.peers[0].clone() }),
+            |c| c.peers[0].address.set_ip([127, 0, 0, 99].into()),
             |c| c.peer_listen.set_ip([127, 0, 0, 3].into()),
         ];
         for (index, change) in changes.into_iter().enumerate() {
@@ -289,6 +320,7 @@ mod tests {
             tcp_keepalive: _,
             tcp_user_timeout: _,
             drain_timeout: _,
+            join_timeout: _,
             workers: _,
             metrics: _,
             sys_interval: _,

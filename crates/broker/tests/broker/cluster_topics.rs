@@ -18,7 +18,7 @@ use crate::running::{PATIENCE, Running, Site};
 
 /// Where the lb's connections come from; no certificate names it.
 const LB: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
-const STATE: &str = "$EVERMQ/state";
+pub(crate) const STATE: &str = "$EVERMQ/state";
 const DISCONNECT: &str = "$EVERMQ/disconnect";
 
 fn start() -> (Site, Running) {
@@ -41,7 +41,7 @@ fn from_lb(to: SocketAddr) -> (TcpStream, SocketAddr) {
 }
 
 /// An lb with the certificate of `name`, over TLS.
-fn certified(site: &Site, broker: &Running, name: &str, connect: Connect) -> Client {
+pub(crate) fn certified(site: &Site, broker: &Running, name: &str, connect: Connect) -> Client {
     relayed(site, broker, name, Some(cluster_topics::ALPN), connect)
 }
 
@@ -54,7 +54,7 @@ fn relayed(site: &Site, broker: &Running, name: &str, alpn: Option<&[u8]>, conne
     Client::over(StreamOwned::new(connection, from_lb(broker.tls).0), connect).0
 }
 
-fn subscribe(client: &mut Client, filter: &str) -> ReasonCode {
+pub(crate) fn subscribe(client: &mut Client, filter: &str) -> ReasonCode {
     client.subscribe(filter, SubscriptionOptions::default())
 }
 

@@ -19,6 +19,7 @@ mod full_disk;
 mod fuzzed;
 mod history;
 mod hostile;
+mod joining;
 mod killed;
 mod limits;
 mod listeners;

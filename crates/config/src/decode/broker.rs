@@ -52,6 +52,7 @@ pub(super) fn broker(
         peer_queue_messages: s.integer("peer_queue_messages", 1_000_000, 1_000..=100_000_000),
         peer_queue_bytes: size(s.size("peer_queue_bytes", 256 << 20, 1 << 20..=64 << 30)),
         peer_queue_age: s.duration("peer_queue_age", "1d", "1s"..="365d"),
+        join_timeout: s.duration("join_timeout", "60s", "0ms"..="1h"),
         tcp_keepalive: s.duration("tcp_keepalive", "30s", "1s"..="2h"),
         tcp_user_timeout: s.duration("tcp_user_timeout", "10s", "1s"..="1h"),
         drain_timeout: s.duration("drain_timeout", "5s", "0ms"..="1h"),

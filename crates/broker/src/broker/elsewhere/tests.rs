@@ -104,9 +104,12 @@ fn nobody_takes_what_is_another_users() {
 }
 
 #[test]
-fn a_broker_alone_tells_nobody() {
+fn a_broker_alone_tells_nobody_until_there_are_others() {
     let (broker, mesh) = broker();
     let accepted = broker.connect(connect("c"), clock()).unwrap();
-    assert_eq!(broker.stand(&accepted.mailbox, &mut accepted.mailbox.lock(), true), None);
-    assert_eq!(mesh.clients.lock().as_ref().unwrap().connected(), []);
+    assert_eq!(broker.stand(&accepted.mailbox, &mut accepted.mailbox.lock(), true), None, "nobody to tell");
+    mesh.is_alone.store(false, std::sync::atomic::Ordering::Relaxed);
+    let clients = mesh.clients.lock().clone().unwrap();
+    let [claim] = &clients.connected()[..] else { panic!("one") };
+    assert_eq!((claim.client_id.as_str(), claim.clean_start), ("c", false));
 }
