@@ -346,7 +346,6 @@ impl Writer {
 /// A line of the program's own log.
 fn say(ended: &Record) {
     let times = ended.times;
-    let millis = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1000.0);
     tracing::info!(
         target: "access",
         id = ended.id,
@@ -359,11 +358,11 @@ fn say(ended: &Record) {
         why = ended.why.name(),
         bytes_in = ended.bytes_in,
         bytes_out = ended.bytes_out,
-        greeting_ms = millis(times.greeting),
-        queue_ms = millis(times.queue),
-        connect_ms = millis(times.connect),
-        handshake_ms = millis(times.handshake),
-        total_ms = millis(Some(times.total)),
+        greeting_ms = times.greeting.map(line::millis),
+        queue_ms = times.queue.map(line::millis),
+        connect_ms = times.connect.map(line::millis),
+        handshake_ms = times.handshake.map(line::millis),
+        total_ms = line::millis(times.total),
         tls = ended.tls_version,
         cn = ended.common_name.as_deref(),
         "connection ended"

@@ -62,11 +62,11 @@ fn fields(ended: &Record, wall: SystemTime) -> Fields {
         ("why", word(Some(ended.why.name()))),
         ("bytes_in", ended.bytes_in.into()),
         ("bytes_out", ended.bytes_out.into()),
-        ("greeting_ms", millis(times.greeting)),
-        ("queue_ms", millis(times.queue)),
-        ("connect_ms", millis(times.connect)),
-        ("handshake_ms", millis(times.handshake)),
-        ("total_ms", millis(Some(times.total))),
+        ("greeting_ms", times.greeting.map(millis).into()),
+        ("queue_ms", times.queue.map(millis).into()),
+        ("connect_ms", times.connect.map(millis).into()),
+        ("handshake_ms", times.handshake.map(millis).into()),
+        ("total_ms", millis(times.total).into()),
         ("tls", word(ended.tls_version)),
         ("tls_resumed", ended.tls_version.map_or(Value::Null, |_| ended.tls_resumed.into())),
         ("cn", word(ended.common_name.as_deref())),
@@ -74,14 +74,11 @@ fn fields(ended: &Record, wall: SystemTime) -> Fields {
 }
 
 /// Milliseconds, to the microsecond.
-fn millis(time: Option<Duration>) -> Value {
-    let millis = |time: Duration| {
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        #[expect(clippy::cast_precision_loss, reason = "exact for three hundred years")]
-        let micros = micros as f64;
-        Value::from(micros / 1000.0)
-    };
-    time.map_or(Value::Null, millis)
+pub(super) fn millis(time: Duration) -> f64 {
+    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    #[expect(clippy::cast_precision_loss, reason = "exact for three hundred years")]
+    let micros = micros as f64;
+    micros / 1000.0
 }
 
 /// As it is where it cannot be misread, else in quotes: clients choose some of these words.
