@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::alarm;
 use crate::claim::{Claim, Clients};
 use crate::driver;
 use crate::hold::Hold;
@@ -209,6 +210,12 @@ impl Bridge {
     #[must_use]
     pub fn state(&self) -> BridgeState {
         self.mesh.state()
+    }
+
+    /// What an operator is to know of the other brokers at once, and what to do: one is away, or loses messages.
+    #[must_use]
+    pub fn alarm(&self) -> Option<String> {
+        alarm::of(&self.mesh.state())
     }
 }
 

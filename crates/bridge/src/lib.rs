@@ -17,6 +17,7 @@
 //! | `link`, `backoff` | the sending side's state machine for one peer | pure |
 //! | `inbound` | the receiving side's state machine for one origin: once, in order | pure |
 //! | [`claim`] | which broker a client is connected to: the latest | pure |
+//! | `alarm` | what an operator is to know at once | pure |
 //! | `clock` | the hybrid logical clock | pure |
 //! | `admission` | connections that are not yet known to be a peer's | pure |
 //! | `mesh`, `spool` | what all tasks share: counters, the log behind its lock, what the store has of it | |
@@ -26,6 +27,7 @@
 //! | `driver`, `peer`, `listener`, `incoming`, `telling`, `wire` | tasks and connections | |
 
 mod admission;
+mod alarm;
 mod backoff;
 mod batch;
 pub mod bridge;

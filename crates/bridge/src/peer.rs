@@ -314,7 +314,7 @@ impl Dialer {
 
     fn report(&self, change: &Change) {
         let counters = &self.slot.counters;
-        counters.connected.store(change.to.is_up(), Ordering::Relaxed);
+        counters.note_links(now(), |links| links.connected = change.to.is_up());
         let (peer, from, to, reason) = (self.name(), change.from.name(), change.to.name(), change.reason.as_str());
         let failed = matches!(change.to, State::Backoff { .. });
         let new_error = failed && {

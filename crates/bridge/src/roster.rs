@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use evermq_config::{HostName, Peer};
 use evermq_store::Position;
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fanout::Fanout;
 use crate::inbound::Inbound;
-use crate::mesh::add;
+use crate::mesh::{add, now};
 use crate::telling::Tellings;
 use crate::wire::Traffic;
 
@@ -55,11 +56,21 @@ pub(crate) struct Origin {
     pub(crate) recorded: VecDeque<(Position, u64, u64)>,
 }
 
+/// Which links with a peer are up.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Links {
+    /// Our messages reach it.
+    pub(crate) connected: bool,
+    /// Its messages reach us.
+    pub(crate) receiving: bool,
+    /// Since when one of the two is not so.
+    pub(crate) apart: Option<Instant>,
+}
+
 /// Figures of one peer. Relaxed everywhere: each is read on its own.
 #[derive(Default)]
 pub(crate) struct Counters {
-    pub(crate) connected: AtomicBool,
-    pub(crate) receiving: AtomicBool,
+    links: Mutex<Links>,
     /// It has been reached, by whichever side, since it is a peer.
     pub(crate) answers: AtomicBool,
     /// This broker has had all that the peer had when it connected.
@@ -90,6 +101,8 @@ impl Roster {
 
 impl PeerSlot {
     pub(crate) fn new(peer: &Peer, reader: usize, origin: Arc<Mutex<Origin>>) -> Arc<Self> {
+        let counters = Counters::default();
+        counters.note_links(now(), |_| {});
         Arc::new(Self {
             name: peer.name.clone(),
             reader,
@@ -99,7 +112,7 @@ impl PeerSlot {
             origin,
             claims: Tellings::default(),
             seen: Notify::new(),
-            counters: Counters::default(),
+            counters,
         })
     }
 
@@ -130,6 +143,18 @@ impl Counters {
     pub(crate) fn add_bytes(&self, Traffic { received, sent }: Traffic) {
         add(&self.bytes_received, received);
         add(&self.bytes_sent, sent);
+    }
+
+    /// How the links are.
+    pub(crate) fn links(&self) -> Links {
+        *self.links.lock()
+    }
+
+    /// The links have become as `change` says.
+    pub(crate) fn note_links(&self, now: Instant, change: impl FnOnce(&mut Links)) {
+        let mut links = self.links.lock();
+        change(&mut links);
+        links.apart = if links.connected && links.receiving { None } else { links.apart.or(Some(now)) };
     }
 
     /// The peer was reached, or has reached this broker.

@@ -65,6 +65,8 @@ pub struct PeerState {
     pub connected: bool,
     /// Whether its messages reach this broker now.
     pub receiving: bool,
+    /// How long one of the two has not been so, in seconds; 0 while both are.
+    pub apart_seconds: f64,
     /// Messages published here that it has not acknowledged, those that are lost for it included until it knows of them.
     pub lag: u64,
     /// Their bytes, without what is lost.
@@ -135,14 +137,16 @@ impl Mesh {
 
     fn peer_state(&self, slot: &PeerSlot) -> PeerState {
         let counters = &slot.counters;
+        let links = counters.links();
         let (lag, lag_bytes, oldest) = self.spool.lag(slot.reader);
         PeerState {
             name: slot.name.as_str().to_owned(),
             address: slot.address(),
             answers: counters.answers.load(Ordering::Relaxed),
             filled: counters.filled.load(Ordering::Relaxed),
-            connected: counters.connected.load(Ordering::Relaxed),
-            receiving: counters.receiving.load(Ordering::Relaxed),
+            connected: links.connected,
+            receiving: links.receiving,
+            apart_seconds: seconds_since(links.apart),
             lag,
             lag_bytes,
             lag_seconds: seconds_since(oldest),

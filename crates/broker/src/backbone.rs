@@ -39,6 +39,10 @@ pub trait Backbone: Send + Sync + 'static {
     fn unacknowledged(&self) -> u64;
     /// What the control socket shows.
     fn state(&self) -> Value;
+    /// What an operator is to know of the other brokers at once.
+    fn alarm(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Backbone for Bridge {
@@ -88,5 +92,9 @@ impl Backbone for Bridge {
 
     fn state(&self) -> Value {
         serde_json::to_value(Self::state(self)).unwrap_or_default()
+    }
+
+    fn alarm(&self) -> Option<String> {
+        Self::alarm(self)
     }
 }

@@ -294,7 +294,7 @@ fn peers(text: &mut Exposition, bridge: &Value) {
 }
 
 /// Families of one figure of each peer: name, type, help, and the figure's name in the bridge's state.
-const PEER_FAMILIES: [(&str, Is, &str, &str); 16] = [
+const PEER_FAMILIES: [(&str, Is, &str, &str); 17] = [
     (
         "evermq_broker_peer_lag_bytes",
         Is::Gauge,
@@ -304,6 +304,12 @@ const PEER_FAMILIES: [(&str, Is, &str, &str); 16] = [
     ("evermq_broker_peer_lag_seconds", Is::Gauge, "Age of the oldest of these messages.", "lag_seconds"),
     ("evermq_broker_peer_losing", Is::Gauge, "Whether the other broker misses messages now.", "is_losing"),
     ("evermq_broker_peer_receiving", Is::Gauge, "Whether the other broker's messages come here now.", "receiving"),
+    (
+        "evermq_broker_peer_apart_seconds",
+        Is::Gauge,
+        "How long messages have not gone both ways; 0 while they do.",
+        "apart_seconds",
+    ),
     (
         "evermq_broker_peer_filled",
         Is::Gauge,

@@ -1,5 +1,5 @@
 //! What an operator is to know of this broker at once: its store has no room, has failed, or was damaged when it was opened;
-//! it does not let clients in yet.
+//! it does not let clients in yet; another broker is away, or loses messages.
 //!
 //! One task of the caller's runtime looks at it, so that `evermq status` says so; it ends with its token.
 
@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// What is wrong and what to do about it, the worst first.
 #[must_use]
 pub fn of(broker: &Broker) -> Option<String> {
-    of_store(broker).or_else(|| broker.gate.reason())
+    of_store(broker).or_else(|| broker.gate.reason()).or_else(|| broker.backbone.alarm())
 }
 
 fn of_store(broker: &Broker) -> Option<String> {

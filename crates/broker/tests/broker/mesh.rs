@@ -168,3 +168,16 @@ fn a_message_of_qos_2_does_not_wait_for_the_next_one() {
         assert_eq!(subscriber.message().1, "alone");
     }
 }
+
+#[test]
+fn a_broker_that_stays_away_is_said_until_it_is_back() {
+    let site = Site::new();
+    let [one, two] = two(&site, |_| {});
+    let broker = Running::start(&one);
+    let says =
+        |state: &serde_json::Value, start: &str| state["trouble"].as_str().is_some_and(|text| text.starts_with(start));
+    let state = broker.wait_for("an alarm", |state| says(state, "broker2 "));
+    assert!(says(&state, "broker2 is away for 1"), "{state:#}");
+    let _other = Running::start(&two);
+    broker.wait_for("no alarm", |state| state["trouble"].is_null());
+}

@@ -179,7 +179,7 @@ impl Running {
                 return answer;
             }
             assert!(evermq_broker::connection::clock() < deadline, "waited in vain for {what}: {answer:#}");
-            std::thread::yield_now();
+            std::thread::park_timeout(Duration::from_millis(2));
         }
     }
 
@@ -192,7 +192,7 @@ impl Running {
                 return state;
             }
             assert!(evermq_broker::connection::clock() < deadline, "waited in vain for {what}: {state:#}");
-            std::thread::yield_now();
+            std::thread::park_timeout(Duration::from_millis(2));
         }
     }
 
