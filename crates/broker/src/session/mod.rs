@@ -21,6 +21,7 @@
 //! | [`lasting`] | how many outlive their connections |
 //! | `link` | the present connection |
 //! | `ends` | the end of a connection, and of the session |
+//! | `facts` | what is so of it now |
 //! | `permits` | what the client may have, and messages that it may not have any more |
 //! | `will` | wills, and that each goes out once |
 //! | [`changes`], [`recover`] | what the store is to know, and a session out of it |
@@ -34,6 +35,7 @@ pub mod changes;
 pub mod connect;
 mod deliver;
 mod ends;
+mod facts;
 pub mod inflight;
 pub mod lasting;
 mod limits;
@@ -58,7 +60,6 @@ use evermq_mqtt::packet::{Auth, ConnAck, Disconnect};
 use evermq_mqtt::properties::DisconnectProperties;
 use evermq_mqtt::{Packet, PacketId, Publish, ReasonCode, Text, TopicFilter, Version};
 
-use crate::auth::Login;
 pub use changes::Change;
 use connect::Granted;
 pub use deliver::{Delivered, Transmit};
@@ -350,91 +351,6 @@ impl Session {
         if let State::Connected(link) = &mut self.state {
             link.last_received = now;
         }
-    }
-
-    /// Whose it is, where that is known.
-    #[must_use]
-    pub fn user(&self) -> Option<&Arc<str>> {
-        self.user.as_ref()
-    }
-
-    /// How long it outlives its connection.
-    #[must_use]
-    pub fn expiry(&self) -> Duration {
-        self.expiry
-    }
-
-    /// Whether it has a place among those that outlive their connections.
-    #[must_use]
-    pub fn is_lasting(&self) -> bool {
-        self.place.is_some()
-    }
-
-    /// What it is subscribed to.
-    pub fn subscriptions(&self) -> impl Iterator<Item = (&TopicFilter, &Subscription)> {
-        self.subscriptions.iter()
-    }
-
-    /// Messages that wait.
-    #[must_use]
-    pub fn queue(&self) -> &Queue {
-        &self.queue
-    }
-
-    /// Messages that are out.
-    #[must_use]
-    pub fn inflight(&self) -> &Inflight {
-        &self.inflight
-    }
-
-    /// Identifiers of QoS 2 messages that the client has not released, as far as they are recorded.
-    pub fn received(&self) -> impl Iterator<Item = PacketId> {
-        self.received.iter().filter(|(_, is_recorded)| **is_recorded).map(|(id, _)| *id)
-    }
-
-    /// The present connection.
-    #[must_use]
-    pub fn link(&self) -> Option<LinkId> {
-        match &self.state {
-            State::Connected(link) => Some(link.id),
-            State::Detached { .. } | State::Ended => None,
-        }
-    }
-
-    /// Whether the present connection is that of an lb of the cluster.
-    #[must_use]
-    pub fn is_lb(&self) -> bool {
-        match &self.state {
-            State::Connected(link) => link.is_lb,
-            State::Detached { .. } | State::Ended => false,
-        }
-    }
-
-    /// How the present connection's client is known.
-    #[must_use]
-    pub fn login(&self) -> Option<&Login> {
-        match &self.state {
-            State::Connected(link) => link.login.as_ref(),
-            State::Detached { .. } | State::Ended => None,
-        }
-    }
-
-    /// Whether it has a connection that it does not outlive (§3.1.2.11.2; 3.1.1 `[MQTT-3.1.2-6]`).
-    #[must_use]
-    pub fn ends_with_connection(&self) -> bool {
-        matches!(self.state, State::Connected(_)) && self.expiry.is_zero()
-    }
-
-    /// Whether the session is over: it takes neither connections nor messages.
-    #[must_use]
-    pub fn is_ended(&self) -> bool {
-        matches!(self.state, State::Ended)
-    }
-
-    /// Waiting messages.
-    #[must_use]
-    pub fn queued(&self) -> usize {
-        self.queue.len()
     }
 
     fn handle_auth(&mut self, auth: &Auth, now: Instant) {
