@@ -19,6 +19,7 @@ use crate::authentication::{Authenticated, Mechanisms};
 use crate::backbone::Backbone;
 use crate::cluster_topics::{ClusterTopics, Seat};
 use crate::counters::{Counters, Tally};
+use crate::drain::Drain;
 use crate::expiry::Expiry;
 use crate::gate::Gate;
 use crate::journal::Journal;
@@ -55,6 +56,8 @@ pub struct Broker {
     pub journal: Option<Arc<Journal>>,
     /// Whether clients are let in now.
     pub gate: Gate,
+    /// Whether an operator has it emptied.
+    pub drain: Drain,
     /// Clients that an operator follows.
     pub tracer: Arc<Tracer>,
     /// Sessions by client identifier.
@@ -153,6 +156,7 @@ impl Broker {
             rates: SharedRates::default(),
             mechanisms: Mechanisms::default(),
             gate: Gate::default(),
+            drain: Drain::default(),
             tracer: Arc::default(),
             journal,
             registry: Registry::default(),
@@ -197,6 +201,9 @@ impl Broker {
         authenticated: Option<Authenticated>,
         now: Instant,
     ) -> Result<Accepted, ReasonCode> {
+        if let Some(reason) = self.drain.turns_away().filter(|_| !client.is_lb) {
+            return Err(reason);
+        }
         let limits = self.limits();
         connect::check(&connect, &limits, authenticated.is_some())?;
         let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));

@@ -10,18 +10,20 @@
 //! | `forget`, with `topic` | whether there was a retained message to delete, here and on the other brokers |
 //! | `kick`, with `client`, `reason`, `session` | `host`, `found` |
 //! | `trace`, with `client`, `for_ms`, `payload` | a line that it has begun, then one for each packet |
+//! | `drain`, with `state` (`drain`, `ready`), `rate`, `moved` | `host`, `state` and how far it is; without `state` it only shows that |
 //! | `metrics` | the text that Prometheus gets |
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use evermq_daemon::control::{Answer, Requests};
-use evermq_mqtt::Text;
+use evermq_mqtt::{ReasonCode, Text};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::broker::Broker;
 use crate::connection::clock;
+use crate::drain::{self, Order};
 use crate::metrics::Desk;
 use crate::trace::{DEPTH, Following};
 use crate::view::clients::{Top, Wanted, page};
@@ -44,6 +46,7 @@ pub fn requests(desk: Arc<Desk>) -> Requests {
         "forget" => Some(forget(&desk, request)),
         "kick" => Some(kick(&desk, request)),
         "trace" => Some(trace(&desk, request)),
+        "drain" => Some(drained(&desk, request)),
         "metrics" => Some(Answer::Ok(json!({ "host": desk.host, "text": crate::metrics::text(&desk, clock()) }))),
         _ => None,
     })
@@ -97,6 +100,26 @@ fn kick(desk: &Desk, request: &Value) -> Answer {
     let found = mailbox.is_some_and(|mailbox| desk.broker.kick(&mailbox, text.map(Box::from), ends_session, clock()));
     tracing::info!(client = %client, reason = text, ends_session, found, "an operator closes a client's connection");
     Answer::Ok(json!({ "host": desk.host, "found": found }))
+}
+
+fn drained(desk: &Desk, request: &Value) -> Answer {
+    let broker = &desk.broker;
+    match request["state"].as_str() {
+        Some("drain") => {
+            let rate = request["rate"].as_u64().and_then(|rate| u32::try_from(rate).ok()).unwrap_or(drain::RATE).max(1);
+            let is_moved = request["moved"] == true;
+            let reason = if is_moved { ReasonCode::ServerMoved } else { ReasonCode::UseAnotherServer };
+            broker.drain.set(Some(Order { rate, reason }));
+        }
+        Some("ready") => broker.drain.set(None),
+        Some(other) => return Answer::Error(format!("`state` is \"drain\" or \"ready\", not {other:?}")),
+        None => {}
+    }
+    let mut answer = json!({ "host": desk.host, "state": "ready", "clients": drain::clients(broker) });
+    if let (Value::Object(answer), Value::Object(state)) = (&mut answer, drain::state(broker)) {
+        answer.extend(state);
+    }
+    Answer::Ok(answer)
 }
 
 fn trace(desk: &Desk, request: &Value) -> Answer {

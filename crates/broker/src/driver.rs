@@ -5,7 +5,7 @@
 //! | `broker-N`, one for each worker | its listeners, its connections |
 //! | `bridge` | the links to the other brokers |
 //! | `voter` | this host's vote on who holds the VIP, where there is a quorum |
-//! | the caller's | joining the cluster, session expiry, `$SYS`, Prometheus, control socket, reload, waiting for the end |
+//! | the caller's | joining the cluster, drain, session expiry, `$SYS`, Prometheus, control socket, reload, waiting for the end |
 //!
 //! Stopping: the lbs hear that this broker drains; no new connections; every client is told and closed, then the lbs; wills of sessions that end go out; the bridge sends what is left; all of it
 //! within `drain_timeout`.
@@ -42,6 +42,7 @@ use crate::cluster_topics::ClusterTopics;
 use crate::connection::clock;
 use crate::control::requests;
 use crate::counters::Counters;
+use crate::drain;
 use crate::expiry;
 use crate::join;
 use crate::journal::Journal;
@@ -241,7 +242,8 @@ impl Driver {
         let serving = control::Control { state, health: watched, requests };
         let control = tokio::spawn(control::serve(self.control, serving, ended.clone()));
         let expiry = tokio::spawn(expiry::run(Arc::clone(&self.broker), ended.clone()));
-        let mut joining = join::spawn(&self.broker, &self.reloader.bridge, self.joins);
+        let mut coming_and_going = join::spawn(&self.broker, &self.reloader.bridge, self.joins);
+        coming_and_going.spawn(drain::run(Arc::clone(&self.broker), Arc::clone(&self.reloader.bridge)));
         let reloader = tokio::spawn(self.reloader.run(asked, ended.clone()));
         let hang_ups = tokio::spawn(shutdown::on_hang_up(ended.clone(), move || {
             // Where many wait, one that is to come sees the same file.
@@ -262,7 +264,7 @@ impl Driver {
             result = &mut bridge => return joined(result?).and_then(|()| anyhow::bail!("the bridge ended by itself")),
         }
 
-        joining.shutdown().await;
+        coming_and_going.shutdown().await;
         notify::stopping();
         health.send_replace(Health::Down);
         let drain_timeout = self.conditions.load().drain_timeout;

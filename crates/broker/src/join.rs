@@ -128,7 +128,9 @@ async fn run(broker: Arc<Broker>, bridge: Arc<Bridge>, limit: Duration) {
         ),
     }
     broker.gate.open();
-    broker.cluster.announce(Readiness::Ready, reason, clock());
+    if !broker.drain.is_wanted() {
+        broker.cluster.announce(Readiness::Ready, reason, clock());
+    }
     notify::ready("serving MQTT clients");
 }
 

@@ -14,7 +14,7 @@
 //! | [`backbone`] | the way to the other brokers |
 //! | [`cluster_topics`] | what the lbs hear from this broker and may ask of it |
 //! | [`auth`], [`admission`], [`listener`] | who gets in |
-//! | [`gate`], [`join`] | whether anybody is let in yet |
+//! | [`gate`], [`join`], [`drain`] | whether anybody is let in yet, or any more |
 //! | [`places`], [`rate`] | ◆ how many, and how fast |
 //! | [`stream`], [`websocket`] | what carries MQTT |
 //! | [`authentication`] | AUTH packets, for mechanisms that are offered |
@@ -38,6 +38,7 @@ pub mod cluster_topics;
 pub mod connection;
 pub mod control;
 pub mod counters;
+pub mod drain;
 pub mod driver;
 pub mod expiry;
 pub mod gate;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use evermq_config::cluster::Host;
-use evermq_config::{HostName, RoleError};
+use evermq_config::{Cluster, HostName, RoleError};
 use evermq_daemon::command::this_host;
 use evermq_daemon::control::{self, ControlError};
 use serde_json::Value;
@@ -30,6 +30,18 @@ pub struct ProgramArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+impl ProgramArgs {
+    /// The file, and the host that is meant.
+    ///
+    /// # Errors
+    /// The cluster file is wrong, or does not have the host.
+    pub fn load(&self) -> Result<(Cluster, Host), CommandError> {
+        let cluster = self.config.load()?;
+        let host = self.host.find(&cluster)?.clone();
+        Ok((cluster, host))
+    }
 }
 
 /// A role of hosts, and the program that has it.

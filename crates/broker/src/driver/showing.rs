@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::clock;
+use crate::drain;
 use crate::mailbox::Wakes;
 use crate::metrics::{Desk, text};
 use crate::sys::{Sys, message};
@@ -58,6 +59,7 @@ pub(super) fn state(
             "store": trouble::store(broker),
             "uptime_seconds": clock().saturating_duration_since(*started).as_secs(),
             "readiness": broker.cluster.readiness().word(),
+            "drain": drain::state(broker),
             "connections": broker.connections(),
             "sessions": sessions,
             "queued": queued,

@@ -282,7 +282,7 @@ impl Session {
     pub fn handle_close_because(&mut self, reason: ReasonCode, text: Option<Box<str>>, now: Instant) {
         // A client that is sent to another broker has not gone, so nobody is told that it has: its will is as if it had
         // disconnected by itself.
-        let with_will = reason != ReasonCode::UseAnotherServer;
+        let with_will = !matches!(reason, ReasonCode::UseAnotherServer | ReasonCode::ServerMoved);
         let text = text.map_or(Cow::Borrowed(reason.name()), |text| Cow::Owned(text.into_string()));
         self.close(reason, text, with_will, now);
     }

@@ -82,13 +82,13 @@ fn all_peers(state: &Value, wanted: impl Fn(&Value) -> bool) -> bool {
     state["bridge"]["peers"].as_array().unwrap().iter().all(wanted)
 }
 
-fn reload(broker: &Running) -> Value {
+pub(crate) fn reload(broker: &Running) -> Value {
     let done = broker.ask(&json!({ "request": "reload" }));
     assert_eq!(done["restart"], json!([]), "{done:#}");
     done["peers"].clone()
 }
 
-fn wait_until_ready(broker: &Running) -> Value {
+pub(crate) fn wait_until_ready(broker: &Running) -> Value {
     broker.wait_for("readiness", |state| state["readiness"] == "ready")
 }
 

@@ -11,6 +11,7 @@ mod certs;
 mod client;
 mod cluster_topics;
 mod conformance;
+mod drained;
 mod durable;
 mod embedded;
 mod figures;

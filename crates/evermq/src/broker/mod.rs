@@ -1,7 +1,8 @@
-//! `evermq clients`, `sessions`, `subscriptions`, `retained`, `kick`, `trace`: what a broker has, seen and steered through its
+//! `evermq clients`, `sessions`, `subscriptions`, `retained`, `kick`, `trace`, `drain` on the broker's own host: what a broker has, seen and steered through its
 //! control socket.
 
 mod clients;
+mod drain;
 mod kick;
 mod listing;
 mod retained;
@@ -12,6 +13,7 @@ mod trace;
 use crate::asking::Role;
 
 pub use clients::{ClientsArgs, run as run_clients};
+pub use drain::{Wanted, run as run_drain};
 pub use kick::{KickArgs, run as run_kick};
 pub use retained::{RetainedArgs, run as run_retained};
 pub use sessions::{SessionsArgs, run as run_sessions};
@@ -19,4 +21,5 @@ pub use subscriptions::{SubscriptionsArgs, run as run_subscriptions};
 pub use trace::{TraceArgs, run as run_trace};
 
 /// Whom these commands ask.
-const BROKER: Role = Role { name: "broker", program: "evermq-broker", socket: "broker.sock", has: |host| host.broker };
+pub const BROKER: Role =
+    Role { name: "broker", program: "evermq-broker", socket: "broker.sock", has: |host| host.broker };

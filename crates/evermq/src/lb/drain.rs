@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{LB, render};
 use crate::asking::{AskError, Program, ProgramArgs};
+use crate::broker::{BROKER, Wanted, run_drain as run_own};
 use crate::command::CommandError;
 use crate::output;
 
@@ -17,24 +18,29 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// `evermq drain BROKER`
 #[derive(Debug, Args)]
-#[command(
-    after_help = "evermq drain broker1 --wait && ssh broker1 systemctl restart evermq-broker; evermq drain broker1 --undo\n\n\
-                        It holds on every lb of the cluster. Clients stay while no other broker of the group takes any.\n\n\
-                        Exit status: 0 done, with --wait when the last client has left; 1 the lb does not answer or would not, or \
-                        the drain was undone meanwhile; 2 the command line or the file is wrong."
-)]
+#[command(after_help = "On the broker's own host: evermq drain broker1 --wait && systemctl restart evermq-broker\n\
+                        From an lb's host: evermq drain broker1 --wait && ssh broker1 systemctl restart evermq-broker; \
+                        evermq drain broker1 --undo\n\n\
+                        On its own host the broker tells the lbs, hands all of its clients over and refuses new ones; a restart ends \
+                        that. From an lb's host every lb of the cluster moves its own clients. Clients stay while no other broker \
+                        takes any.\n\n\
+                        Exit status: 0 done, with --wait when the last client has left; 1 the program does not answer or would not, or \
+                        the drain was undone meanwhile; 2 the command line or the file is wrong.")]
 pub struct DrainArgs {
     /// The broker, as the cluster file or `evermq status` names it
     #[arg(value_name = "BROKER")]
     name: String,
-    /// Connections to move in a second [default: lb.rebalance_rate, or 10]
+    /// Clients to move in a second [default: lb.rebalance_rate, or 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
-    /// Wait until the broker has no client of this lb any more
+    /// Wait until it has no client any more (of this lb, from an lb's host), and may be stopped
     #[arg(long)]
     wait: bool,
+    /// It will not be back: clients of MQTT 5.0 are told 0x9D (Server moved) in the place of 0x9C (Use another server); on its own host
+    #[arg(long)]
+    moved: bool,
     /// Let it have clients again
-    #[arg(long, conflicts_with_all = ["rate", "wait"])]
+    #[arg(long, conflicts_with_all = ["rate", "wait", "moved"])]
     undo: bool,
     #[command(flatten)]
     lb: ProgramArgs,
@@ -43,9 +49,19 @@ pub struct DrainArgs {
 /// Begins or ends a drain.
 ///
 /// # Errors
-/// The cluster file is wrong, the host is none of its lbs, its lb does not answer or knows no such broker, or standard output
-/// cannot be written.
+/// The cluster file is wrong, the host is neither the broker's nor an lb's, its program does not answer or knows no such
+/// broker, or standard output cannot be written.
 pub fn run(args: &DrainArgs) -> Result<ExitCode, CommandError> {
+    let (cluster, host) = args.lb.load()?;
+    if host.name.as_str() == args.name && (BROKER.has)(&host) {
+        let DrainArgs { wait, moved, undo, .. } = *args;
+        let rate = args.rate.or(cluster.lb.rebalance.rate);
+        return run_own(&args.lb, Wanted { rate, moved, wait, undo });
+    }
+    if args.moved {
+        let text = format!("--moved is for the broker to say: run this on {}", args.name);
+        return Err(AskError::Gone(text).into());
+    }
     let lb = LB.find(&args.lb)?;
     let state = if args.undo { "ready" } else { "drain" };
     let mut answer =

@@ -188,3 +188,31 @@ fn a_trace_is_shown_until_it_ends() {
     assert!(broker.run("trace m").bad(1).contains("control socket of broker2, not of broker1"));
     assert!(broker.run("trace m --for 2d").bad(2).contains("at most a day"));
 }
+
+#[test]
+fn a_broker_is_drained_on_its_own_host_until_it_may_be_stopped() {
+    let answer = |state: &str, clients: u64, may_stop: bool| {
+        vec![
+            json!({ "ok": { "host": "broker1", "state": state, "clients": clients, "rate": 100, "refuge": clients != 7,
+            "may_stop": may_stop, "unacknowledged": 0, "kept_for_brokers_away": 0 } }),
+        ]
+    };
+    let broker = Broker::start([
+        answer("draining", 7, false),
+        answer("draining", 5, false),
+        answer("drained", 0, true),
+        answer("ready", 0, false),
+        answer("draining", 3, false),
+        answer("ready", 3, false),
+    ]);
+    let done = broker.run("drain broker1 --rate 100 --wait --moved --json");
+    assert_eq!(serde_json::from_str::<Value>(&done.stdout).unwrap()["may_stop"], true, "{done:#?}");
+    assert!(done.stderr.contains("no other broker is linked to broker1: 7 clients stay"), "{done:#?}");
+    assert!(done.stderr.contains("\"clients\":5"), "{done:#?}");
+    let asked = broker.asked();
+    assert_eq!(asked[0], json!({ "request": "drain", "state": "drain", "rate": 100, "moved": true }));
+    assert_eq!(asked[1..], [json!({ "request": "drain" }), json!({ "request": "drain" })]);
+    assert_eq!(broker.run("drain broker1 --undo").good(), "broker1: ready, 0 clients\n");
+    assert_eq!(broker.asked()[0]["state"], "ready");
+    assert!(broker.run("drain broker1 --wait").bad(1).contains("broker1 does not drain any more; it has 3 clients"));
+}

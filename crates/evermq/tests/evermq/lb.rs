@@ -169,6 +169,7 @@ fn a_drain_is_waited_for_and_undone() {
     ask("--undo").good();
     assert_eq!(lb.asked()[0]["state"], "ready");
     assert!(ask("--undo --wait").bad(2).contains("--wait"));
+    assert!(ask("--moved").bad(1).contains("run this on broker1"));
     drop(lb);
 
     let mut alone = broker(5, "drain").unwrap();
@@ -194,7 +195,7 @@ fn what_cannot_be_asked_here_says_where_to_ask() {
     let _lb = Lb::start(&site, "lb.sock", [shown(&[])]);
     let other = site.evermq("connections --config evermq.toml --host lb2").bad(1);
     assert!(other.contains("is the control socket of lb1, not of lb2"), "{other}");
-    let broker = site.evermq("drain broker1 --config evermq.toml --host broker1").bad(2);
+    let broker = site.evermq("drain broker2 --config evermq.toml --host broker1").bad(2);
     assert!(broker.contains("does not have the role \"lb\""), "{broker}");
 }
 
