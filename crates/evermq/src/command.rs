@@ -42,6 +42,8 @@ enum Command {
     Backend(lb::BackendArgs),
     /// Move a broker's clients to the others, so that it can be stopped
     Drain(lb::DrainArgs),
+    /// Even out the clients of the brokers now
+    Rebalance(lb::RebalanceArgs),
     /// Show who is connected to a broker
     Clients(broker::ClientsArgs),
     /// Show the sessions of a broker, also of clients that are away
@@ -122,6 +124,7 @@ fn run(command: Command) -> Result<ExitCode, CommandError> {
         Command::Connections(args) => lb::run_connections(&args),
         Command::Backend(args) => lb::run_backend(&args),
         Command::Drain(args) => lb::run_drain(&args),
+        Command::Rebalance(args) => lb::run_rebalance(&args),
         Command::Clients(args) => broker::run_clients(&args),
         Command::Sessions(args) => broker::run_sessions(&args),
         Command::Subscriptions(args) => broker::run_subscriptions(&args),

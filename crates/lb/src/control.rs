@@ -7,6 +7,7 @@
 //! | `connections`, with `backend`, `source`, `listener`, `sort`, `limit`, `over_ms` | `host`, `total`, `connections` |
 //! | `close`, with `ids` | `host`, `closed`, `unknown` |
 //! | `backend`, with `name`, and `state`, `rate`, `weight` to change it | what holds for it |
+//! | `rebalance`, with `rate` | `host`, `rate`, and for each group how many connections are to move |
 //! | `metrics` | the text that Prometheus gets |
 //! | `reload` | what was put in force, once it is |
 //! | `upgrade` | what the new process has, once it is on its own |
@@ -22,12 +23,13 @@ use crate::desk::{Desk, clock, is_of};
 use crate::driver::giving::Request;
 use crate::engine::ended::Why;
 use crate::engine::steering::Target;
+use crate::metrics;
+use crate::mover::{self, Wish};
 use crate::peers::{self, Peers};
 use crate::rebalance::DRAIN_RATE;
 use crate::state::State;
 use crate::upgrade::giver::Summary;
 use crate::view::{Before, Query};
-use crate::{metrics, mover};
 
 /// Numbers in one request to close: more do not fit into a request.
 const MOST_CLOSED: usize = 256;
@@ -40,6 +42,7 @@ pub(crate) fn control(
     desk: &Arc<Desk>,
     reloads: mpsc::Sender<Option<Reload>>,
     upgrades: mpsc::Sender<Request>,
+    wishes: mpsc::Sender<Wish>,
 ) -> Control {
     let shown = Arc::clone(desk);
     let asked = Arc::clone(desk);
@@ -51,6 +54,7 @@ pub(crate) fn control(
             "connections" => Some(connections(&asked, request)),
             "close" => Some(close(&asked, request)),
             "backend" => Some(backend(&asked, request)),
+            "rebalance" => Some(rebalance(&wishes, request)),
             "metrics" => Some(Answer::Ok(json!({ "host": asked.host(), "text": metrics::text(&asked, clock()) }))),
             "reload" => Some(reload(&reloads)),
             "upgrade" => Some(upgrade(upgrades.clone())),
@@ -116,15 +120,37 @@ fn backend(desk: &Arc<Desk>, request: &Value) -> Answer {
     }
 }
 
+fn rebalance(wishes: &mpsc::Sender<Wish>, request: &Value) -> Answer {
+    let rate = match rate(request) {
+        Ok(rate) => rate,
+        Err(text) => return Answer::Error(text),
+    };
+    let (reply, outcome) = oneshot::channel();
+    if wishes.try_send((rate, reply)).is_err() {
+        return Answer::Error("too many such requests wait already".to_owned());
+    }
+    Answer::Later(Box::pin(async move {
+        match outcome.await {
+            Ok(Ok(begun)) => Answer::Ok(begun),
+            Ok(Err(text)) => Answer::Error(text),
+            Err(_) => Answer::Error("evermq-lb stops".to_owned()),
+        }
+    }))
+}
+
+fn rate(request: &Value) -> Result<Option<u32>, String> {
+    match &request["rate"] {
+        Value::Null => Ok(None),
+        rate => match rate.as_u64().and_then(|rate| u32::try_from(rate).ok()).filter(|rate| *rate > 0) {
+            Some(rate) => Ok(Some(rate)),
+            None => Err(format!("{rate} is no rate: a whole number above 0")),
+        },
+    }
+}
+
 /// What is to be changed.
 fn change(request: &Value) -> Result<Change, String> {
-    let rate = match &request["rate"] {
-        Value::Null => None,
-        rate => match rate.as_u64().and_then(|rate| u32::try_from(rate).ok()).filter(|rate| *rate > 0) {
-            Some(rate) => Some(rate),
-            None => return Err(format!("{rate} is no rate: a whole number above 0")),
-        },
-    };
+    let rate = rate(request)?;
     let admin = match &request["state"] {
         Value::Null => None,
         state => {

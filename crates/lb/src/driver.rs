@@ -32,7 +32,6 @@ use evermq_daemon::control::{self, Control, ControlError, Estate, Lending, Place
 use evermq_daemon::health::Health;
 use evermq_daemon::listen::ListenError;
 use evermq_daemon::metrics::MetricsError;
-use evermq_daemon::shutdown;
 use evermq_daemon::tls::{Material, TlsError};
 use evermq_daemon::workers;
 use evermq_mqtt::Text;
@@ -49,12 +48,11 @@ use self::taking::{ControlSocket, Successor};
 
 use crate::access_log::{AccessLog, AccessLogError, Target};
 use crate::admin::Board;
-use crate::control::Reload;
 use crate::desk::{Desk, Parts};
 use crate::engine::inbox::Order;
 use crate::engine::threads::{self, Common, Made};
 use crate::metrics;
-use crate::mover::Mover;
+use crate::mover::{Mover, WISHES};
 use crate::peers::{self, Exchange};
 use crate::pool::{Pool, PoolSettings};
 use crate::probe::Probes;
@@ -329,11 +327,12 @@ impl LoadBalancer {
         let drained = runtime.block_on(async {
             let tasks = TaskTracker::new();
             let (ask, requests) = mpsc::channel(reload::REQUESTS);
-            tasks.spawn(hang_ups(ask.clone(), end.clone()));
-            let control = crate::control::control(&desk, ask, asking);
+            tasks.spawn(reload::hang_ups(ask.clone(), end.clone()));
+            let (wish, wishes) = mpsc::channel(WISHES);
+            let control = crate::control::control(&desk, ask, asking, wish);
             let control = ControlSocket { listener: self.control, control, placement: self.placement, lending };
             lock(&probes).apply(&self.pool, &desk.in_force().config, &self.material)?;
-            tasks.spawn(Mover::new(Arc::clone(&desk), Arc::clone(&probes)).run(end.clone()));
+            tasks.spawn(Mover::new(Arc::clone(&desk), Arc::clone(&probes)).run(wishes, end.clone()));
             let reloader = Reloader {
                 source: self.source,
                 desk: Arc::clone(&desk),
@@ -381,15 +380,6 @@ impl LoadBalancer {
         }
         drained
     }
-}
-
-/// SIGHUP asks for a reload; more than a few of them at once ask for no more than one.
-async fn hang_ups(ask: mpsc::Sender<Option<Reload>>, end: CancellationToken) {
-    shutdown::on_hang_up(end, || {
-        // Where many wait, one that is to come sees the same file.
-        let _ = ask.try_send(None);
-    })
-    .await;
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

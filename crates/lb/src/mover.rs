@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use evermq_config::lb::Balance;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Words};
@@ -29,6 +31,11 @@ const LOOK: Duration = Duration::from_millis(250);
 const GRACE: Duration = Duration::from_secs(2);
 /// A list of candidates is good for so long: after that others may be idle for longer.
 const STALE: Duration = Duration::from_secs(5);
+
+/// An operator wants clients evened out, at a rate if one was said; what comes of it.
+pub(crate) type Wish = (Option<u32>, oneshot::Sender<Result<Value, String>>);
+/// Wishes that wait: more ask for nothing else.
+pub(crate) const WISHES: usize = 4;
 
 /// The mover.
 pub(crate) struct Mover {
@@ -60,7 +67,7 @@ impl Mover {
     }
 
     /// Until `end`.
-    pub(crate) async fn run(mut self, end: CancellationToken) {
+    pub(crate) async fn run(mut self, mut wishes: mpsc::Receiver<Wish>, end: CancellationToken) {
         let mut words = self.desk.board.changes();
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -74,10 +81,27 @@ impl Mover {
                     self.desk.apply_words();
                     self.look().await;
                 }
+                Some((rate, reply)) = wishes.recv() => {
+                    self.look().await;
+                    // Whoever asked may have left.
+                    let _ = reply.send(self.even_out(rate));
+                }
                 () = until(due) => self.machine.handle_timeout(clock()),
             }
             self.act().await;
         }
+    }
+
+    fn even_out(&mut self, rate: Option<u32>) -> Result<Value, String> {
+        let now = self.desk.in_force();
+        if !moves(now.config.lb.balance) {
+            return Err("with lb.balance = \"source_ip\" or \"client_id\" clients belong where they are".to_owned());
+        }
+        let rate = rate.or(now.config.lb.rebalance.rate).unwrap_or(DRAIN_RATE);
+        let excesses = self.machine.handle_request(rate, clock());
+        let group = |(group, excess): &(usize, usize)| json!({ "name": self.groups.get(*group), "moves": excess });
+        let groups: Vec<Value> = excesses.iter().map(group).collect();
+        Ok(json!({ "host": now.config.host.as_str(), "rate": rate, "groups": groups }))
     }
 
     async fn look(&mut self) {
@@ -189,12 +213,15 @@ impl Mover {
 
 /// Where clients come back to the same backend by their address or identifier, closing them moves nobody.
 fn settings(lb: &evermq_config::lb::Lb) -> Settings {
-    let moves = match lb.balance {
+    let evermq_config::lb::Rebalance { rate, threshold, delay } = lb.rebalance;
+    Settings { rate: rate.filter(|_| moves(lb.balance)), threshold, delay }
+}
+
+const fn moves(balance: Balance) -> bool {
+    match balance {
         Balance::LeastConn | Balance::RoundRobin | Balance::RandomTwo => true,
         Balance::SourceIp | Balance::ClientId => false,
-    };
-    let evermq_config::lb::Rebalance { rate, threshold, delay } = lb.rebalance;
-    Settings { rate: rate.filter(|_| moves), threshold, delay }
+    }
 }
 
 fn seats(pool: &Pool, words: &Words, rate: u32, groups: &mut Vec<String>, leaving: impl Fn(u64) -> usize) -> Vec<Seat> {

@@ -16,6 +16,8 @@
 //! not help, because clients come back to where they were, it ends after twice as many as were too many, and begins again
 //! after `delay` at the earliest.
 //!
+//! An operator who asks for it waits neither for the delay nor for the threshold.
+//!
 //! A backend that drains has a share of nothing, and its own rate; it waits for no delay. It keeps its clients for as long
 //! as nobody else would take them.
 
@@ -125,6 +127,8 @@ enum Phase {
         budget: usize,
         /// The most connections that they had together since it began: some are on their way back all the time.
         total: usize,
+        /// So many in a second, where an operator has asked for it.
+        by_hand: Option<u32>,
     },
 }
 
@@ -175,6 +179,23 @@ impl Rebalance {
         }
         self.drains.retain(|key, _| seats.iter().any(|seat| seat.key == *key && matches!(seat.role, Role::Drains(_))));
         self.handle_timeout(now);
+    }
+
+    /// An operator wants all groups evened out now, whatever the delay and the threshold, so many connections in a second.
+    /// Gives how many are too many where they are, by group.
+    pub fn handle_request(&mut self, rate: u32, now: Instant) -> Vec<(usize, usize)> {
+        let groups: Vec<usize> = self.groups.keys().copied().collect();
+        let mut excesses = Vec::new();
+        for group in groups {
+            let is_moving = self.groups.get(&group).is_some_and(|state| matches!(state.phase, Phase::Moving { .. }));
+            let mut excess = self.excess(group).map(|(_, excess)| excess).sum();
+            if excess > 0 && !is_moving {
+                excess = self.begin(group, Some(rate), now);
+            }
+            excesses.push((group, excess));
+        }
+        self.handle_timeout(now);
+        excesses
     }
 
     /// Closes what is due.
@@ -229,17 +250,17 @@ impl Rebalance {
     }
 
     fn even_out(&mut self, group: usize, now: Instant) {
-        let Some(rate) = self.settings.rate else { return self.rest(group, now) };
         let Some(state) = self.groups.get(&group) else { return };
+        let by_hand = match state.phase {
+            Phase::Moving { by_hand, .. } => by_hand,
+            Phase::Resting => None,
+        };
+        let Some(rate) = by_hand.or(self.settings.rate) else { return self.rest(group, now) };
         if matches!(state.phase, Phase::Resting) {
             if now < state.calm_since + self.settings.delay || !self.is_lopsided(group) {
                 return;
             }
-            let excess = self.excess(group).map(|(_, excess)| excess).sum();
-            self.actions.push_back(Action::Moving { group, excess });
-            let (total, _) = self.sums(group);
-            let phase = Phase::Moving { pace: Pace::new(now), budget: excess * 2 + SLACK, total };
-            self.groups.insert(group, Group { calm_since: now, phase });
+            self.begin(group, None, now);
         }
         let excess: usize = self.excess(group).map(|(_, excess)| excess).sum();
         let Some(Group { phase: Phase::Moving { pace, budget, .. }, .. }) = self.groups.get_mut(&group) else { return };
@@ -249,6 +270,16 @@ impl Rebalance {
         let count = pace.take(rate, excess.min(*budget), now);
         *budget -= count;
         self.close_worst_first(group, count);
+    }
+
+    /// How many were too many.
+    fn begin(&mut self, group: usize, by_hand: Option<u32>, now: Instant) -> usize {
+        let excess = self.excess(group).map(|(_, excess)| excess).sum();
+        self.actions.push_back(Action::Moving { group, excess });
+        let (total, _) = self.sums(group);
+        let phase = Phase::Moving { pace: Pace::new(now), budget: excess * 2 + SLACK, total, by_hand };
+        self.groups.insert(group, Group { calm_since: now, phase });
+        excess
     }
 
     /// Takes `count` away from the backends of a group, each time from the one that is then furthest above its share.

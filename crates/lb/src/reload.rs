@@ -47,6 +47,15 @@ use crate::tls::TlsSet;
 /// Requests that wait: a person's and a signal's; more ask for nothing else.
 pub(crate) const REQUESTS: usize = 16;
 
+/// SIGHUP asks for a reload; more than a few of them at once ask for no more than one.
+pub(crate) async fn hang_ups(ask: mpsc::Sender<Option<Reload>>, end: CancellationToken) {
+    evermq_daemon::shutdown::on_hang_up(end, || {
+        // Where many wait, one that is to come sees the same file.
+        let _ = ask.try_send(None);
+    })
+    .await;
+}
+
 /// Reads the file when it is asked to.
 pub(crate) struct Reloader {
     pub(crate) source: Option<ConfigSource<LbConfig>>,

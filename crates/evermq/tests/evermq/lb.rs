@@ -183,6 +183,21 @@ fn a_drain_is_waited_for_and_undone() {
 }
 
 #[test]
+fn clients_are_evened_out_when_an_operator_says_so() {
+    let site = Site::new(CLUSTER);
+    let ask = |words: &str| site.evermq(&format!("rebalance {words} --config evermq.toml --host lb1"));
+    let groups = json!([{ "name": "brokers", "moves": 30 }, { "name": "legacy", "moves": 0 }]);
+    let begun = json!({ "host": "lb1", "rate": 10, "groups": groups });
+    let lb = Lb::start(&site, "lb.sock", [Ok(begun.clone()), Ok(begun), Err("clients belong where they are")]);
+    assert_eq!(ask("").good(), "brokers: 30 clients to move, 10 in a second, about 3 s\nlegacy: nothing to move\n");
+    assert!(ask("--rate 10 --json").good().contains("\"moves\""));
+    let asked = lb.asked();
+    assert_eq!(asked, [json!({ "request": "rebalance", "rate": null }), json!({ "request": "rebalance", "rate": 10 })]);
+    assert!(ask("").bad(1).contains("evermq-lb: clients belong where they are"));
+    assert!(ask("--rate 0").bad(2).contains("--rate"));
+}
+
+#[test]
 fn what_cannot_be_asked_here_says_where_to_ask() {
     let site = Site::new(CLUSTER);
     let away = site.evermq("connections --config evermq.toml --host lb2").bad(1);

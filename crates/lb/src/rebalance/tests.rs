@@ -88,6 +88,27 @@ fn after_a_restart_the_backend_gets_its_share_back() {
 }
 
 #[test]
+fn an_operator_waits_neither_for_the_delay_nor_for_the_threshold() {
+    for rate in [Some(10), None] {
+        let settings = Settings { rate, ..SETTINGS };
+        let mut world = World::new(settings, &[seat(1, 110), seat(2, 90), Seat { group: 1, ..seat(3, 5) }]);
+        let now = world.now;
+        assert_eq!(world.machine.handle_request(20, now), [(0, 10), (1, 0)]);
+        world.act();
+        world.run(Duration::from_millis(300));
+        let closed = world.closed.len();
+        assert!((6..=8).contains(&closed), "twenty in a second: {closed}");
+        assert_eq!(world.machine.handle_request(1, world.now), [(0, 10 - closed), (1, 0)], "it goes on as it is");
+        world.run(Duration::from_secs(600));
+        assert_eq!(world.connections(), [100, 100, 5], "rate {rate:?}");
+        assert_eq!(world.closed.len(), 10);
+        assert_eq!(world.machine.handle_request(20, world.now), [(0, 0), (1, 0)]);
+        world.run(Duration::from_secs(60));
+        assert_eq!(world.closed.len(), 10);
+    }
+}
+
+#[test]
 fn what_is_nearly_even_is_left_alone() {
     let mut world = World::new(SETTINGS, &[seat(1, 119), seat(2, 81)]);
     world.run(Duration::from_secs(600));

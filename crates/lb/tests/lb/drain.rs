@@ -91,6 +91,21 @@ fn a_drained_broker_loses_its_clients_at_the_rate_and_gets_none() {
 }
 
 #[test]
+fn an_operator_has_clients_evened_out_where_that_is_not_done_by_itself() {
+    let brokers = two_brokers();
+    let lb = Running::start_up(quiet(&brokers));
+    say(&lb, &json!({ "request": "backend", "name": "broker2", "state": "drain" }));
+    let mut fleet = Fleet::new(&lb, 20);
+    assert_eq!(backend(&lb.state(), "broker1").connections, 20);
+    say(&lb, &json!({ "request": "backend", "name": "broker2", "state": "ready" }));
+    let said = say(&lb, &json!({ "request": "rebalance", "rate": 200 }));
+    assert_eq!((&said["rate"], &said["groups"]), (&json!(200), &json!([{ "name": "brokers", "moves": 10 }])));
+    fleet.tend_until(&lb, "even", |now| ["broker1", "broker2"].iter().all(|name| backend(now, name).connections == 10));
+    assert_eq!(fleet.returned, 10);
+    assert_eq!(say(&lb, &json!({ "request": "rebalance" }))["groups"][0]["moves"], 0);
+}
+
+#[test]
 fn the_last_broker_keeps_its_clients_until_there_is_another() {
     let brokers = two_brokers();
     let lb = Running::start_up(quiet(&brokers));
