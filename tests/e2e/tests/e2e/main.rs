@@ -4,6 +4,7 @@ mod broker;
 mod cut;
 mod faults;
 mod history;
+mod joining;
 mod lb;
 mod stack;
 mod strangers;
