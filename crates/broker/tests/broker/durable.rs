@@ -54,6 +54,7 @@ fn sessions_queues_and_retained_messages_are_there_again() {
     assert!(!connack.session_present);
     subscriber.subscribe_at("t/#", QoS::ExactlyOnce);
     subscriber.vanish();
+    broker.wait_for("its end", |state| state["connections"] == 0);
     let mut publisher = broker.client("p");
     for (number, qos) in [(0, QoS::AtMostOnce), (1, QoS::AtLeastOnce), (2, QoS::ExactlyOnce)] {
         publisher.publish(message(&format!("t/{number}"), "waits"), qos);
@@ -140,6 +141,8 @@ fn time_goes_on_while_the_broker_is_away() {
     let (mut waiting, _) = Client::open(broker.plain, long("waiting"));
     waiting.subscribe_at("t", QoS::AtLeastOnce);
     waiting.vanish();
+    // What has begun to be sent does not expire any more.
+    broker.wait_for("both to be gone", |state| state["connections"] == 0);
     let mut publisher = broker.client("p");
     let expiring = |seconds| PublishProperties { message_expiry: Some(seconds), ..PublishProperties::default() };
     let publish =
@@ -233,6 +236,7 @@ fn a_full_store_refuses_and_serves_again() {
     let (mut subscriber, _) = Client::open(broker.plain, long("s"));
     subscriber.subscribe_at("t", QoS::AtLeastOnce);
     subscriber.vanish();
+    broker.wait_for("its end", |state| state["connections"] == 0);
     let mut publisher = broker.client("p");
     let payload = "x".repeat(60_000);
     let mut taken = 0;

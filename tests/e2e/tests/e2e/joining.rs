@@ -39,6 +39,15 @@ fn broker(lab: &Lab, host: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     wait::until(&format!("{host} is as it should be"), PATIENCE, state).0
 }
 
+/// Ends the publisher, also when what goes on beside it fails.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// mosquitto_pub sends numbers, every few milliseconds, until it is to end; how many they were.
 fn publish_until(lab: &Lab, end: &AtomicBool) -> usize {
     let mut line: Vec<String> = ["mosquitto_pub", "-h", FIRST.0, "-p", FIRST.1, "-t", "numbers", "-q", "2", "-l"]
@@ -85,6 +94,7 @@ fn a_broker_leaves_and_joins_and_clients_of_the_other_notice_nothing() {
     assert!(stay.len() > 30, "{stay:?}");
     let end = AtomicBool::new(false);
     let published = std::thread::scope(|scope| {
+        let ending = End(&end);
         let publisher = scope.spawn(|| publish_until(&lab, &end));
         let _moving =
             lab.start_load(&["hold", "--connect", &format!("{VIP}:{PORT}"), "--clients", "30", "--duration", "60000"]);
@@ -113,7 +123,7 @@ fn a_broker_leaves_and_joins_and_clients_of_the_other_notice_nothing() {
         wait::until("the lb has it", PATIENCE, || lab.state(active, "evermq-lb").filter(has_up));
         evermq(&lab, active, &["rebalance", "--rate", "500"]);
         broker(&lab, "broker2", |state| state["connections"].as_u64() > Some(10));
-        end.store(true, Ordering::SeqCst);
+        drop(ending);
         publisher.join().expect("no panic")
     });
     let got: Vec<String> = std::iter::repeat_with(|| numbers.next()).take_while(|line| line != "end").collect();
