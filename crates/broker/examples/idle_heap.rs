@@ -79,6 +79,7 @@ fn main() {
             store: Store { path: directory.path().join("store"), ..Broker::default().store },
             ..Broker::default()
         },
+        bridges: Vec::new(),
         lbs: Vec::new(),
         quorum: None,
         peer_listen: any,

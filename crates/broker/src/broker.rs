@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -17,7 +16,7 @@ use evermq_store::Position;
 use crate::auth::{Access, Client, Login};
 use crate::authentication::{Authenticated, Mechanisms};
 use crate::backbone::Backbone;
-use crate::cluster_topics::{ClusterTopics, Seat};
+use crate::cluster_topics::ClusterTopics;
 use crate::counters::{Counters, Tally};
 use crate::drain::Drain;
 use crate::expiry::Expiry;
@@ -123,12 +122,6 @@ pub struct Census {
     pub inflight: usize,
 }
 
-/// A place among the connections that the broker serves; given back when dropped.
-pub struct Place {
-    broker: Arc<Broker>,
-    seat: Option<Seat>,
-}
-
 impl Broker {
     /// A broker without clients.
     #[must_use]
@@ -204,7 +197,22 @@ impl Broker {
         if let Some(reason) = self.drain.turns_away().filter(|_| !client.is_lb) {
             return Err(reason);
         }
-        let limits = self.limits();
+        self.connect_within(self.limits(), connect, client, login, authenticated, now)
+    }
+
+    /// The same with bounds of its own.
+    ///
+    /// # Errors
+    /// The reason code for the CONNACK.
+    pub fn connect_within(
+        &self,
+        limits: Arc<Limits>,
+        connect: Connect,
+        client: &Client,
+        login: Login,
+        authenticated: Option<Authenticated>,
+        now: Instant,
+    ) -> Result<Accepted, ReasonCode> {
         connect::check(&connect, &limits, authenticated.is_some())?;
         let link = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
         let assigned = connect.client_id.is_empty().then(random_client_id).flatten();
@@ -425,22 +433,6 @@ impl Broker {
     }
 }
 
-impl Place {
-    /// The client that has it, and the other end of its connection.
-    pub fn seat(&mut self, peer: SocketAddr, client: &Accepted) {
-        self.seat = self.broker.cluster.seat(peer, &client.mailbox, client.link);
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Some(seat) = self.seat {
-            self.broker.cluster.leave(seat);
-        }
-        self.broker.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// An identifier that nobody can guess, for a client that brought none (§3.1.3.1).
 fn random_client_id() -> Option<Text> {
     // The standard library seeds each `RandomState` from the system's randomness.
@@ -452,6 +444,7 @@ mod change;
 mod checkpoint;
 mod elsewhere;
 mod keeper;
+mod place;
 mod recover;
 mod reloaded;
 mod stopping;
@@ -460,6 +453,7 @@ mod subscribe;
 pub use checkpoint::Checkpoint;
 use elsewhere::Elsewhere;
 use keeper::Keeper;
+pub use place::Place;
 pub use reloaded::AccessApplied;
 
 #[cfg(test)]

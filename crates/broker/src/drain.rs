@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::bridges::identity::is_reserved;
 use crate::broker::Broker;
 use crate::connection::clock;
 use crate::mailbox::Mailbox;
@@ -224,7 +225,10 @@ fn send_away(broker: &Broker, clients: &mut VecDeque<Arc<Mailbox>>, count: usize
 
 /// Everybody who is connected, but for the lbs.
 fn here(broker: &Broker) -> Vec<Arc<Mailbox>> {
-    let is_client = |mailbox: &Arc<Mailbox>| mailbox.is_connected() && !mailbox.lock().session.is_lb();
+    // A bridge stays until the broker stops, and another host takes it over.
+    let is_client = |mailbox: &Arc<Mailbox>| {
+        mailbox.is_connected() && !is_reserved(mailbox.client_id()) && !mailbox.lock().session.is_lb()
+    };
     broker.all_sessions().into_iter().filter(is_client).collect()
 }
 

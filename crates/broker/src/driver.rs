@@ -5,26 +5,29 @@
 //! | `broker-N`, one for each worker | its listeners, its connections |
 //! | `bridge` | the links to the other brokers |
 //! | `voter` | this host's vote on who holds the VIP, where there is a quorum |
+//! | `bridges` | the bridges to brokers that are not of the cluster |
 //! | the caller's | joining the cluster, drain, session expiry, `$SYS`, Prometheus, control socket, reload, waiting for the end |
 //!
 //! Stopping: the lbs hear that this broker drains; no new connections; every client is told and closed, then the lbs; wills of sessions that end go out; the bridge sends what is left; all of it
 //! within `drain_timeout`.
 
+mod opening;
 mod showing;
+
+use opening::{access, open_store};
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use evermq_bridge::Bridge;
+use evermq_config::BrokerConfig;
 use evermq_config::broker::ListenAddress;
-use evermq_config::{BrokerConfig, broker as config};
 use evermq_daemon::cluster_topics::Readiness;
 use evermq_daemon::command::ConfigSource;
 use evermq_daemon::health::Health;
-use evermq_daemon::tls::Material;
 use evermq_daemon::workers::{self, Workers};
 use evermq_daemon::{control, limits, metrics, notify, shutdown};
 use evermq_mqtt::ReasonCode;
@@ -33,10 +36,10 @@ use evermq_store::{Recovered, Settings, Store, StoreError, WallTime};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::access::InForce;
+use crate::auth;
 use crate::auth::tls::Doors;
-use crate::auth::{self, Access};
 use crate::authentication::Mechanisms;
+use crate::bridges::table as bridges;
 use crate::broker::{Broker, Checkpoint};
 use crate::cluster_topics::ClusterTopics;
 use crate::connection::clock;
@@ -45,7 +48,6 @@ use crate::counters::Counters;
 use crate::drain;
 use crate::expiry;
 use crate::join;
-use crate::journal::Journal;
 use crate::listener::conditions;
 use crate::listener::reception::{Addresses, Reception, Sockets};
 use crate::metrics::Desk;
@@ -78,6 +80,7 @@ pub struct Driver {
     sys_interval: watch::Receiver<Option<Duration>>,
     broker: Arc<Broker>,
     workers: Workers,
+    bridges: bridges::Running,
     bridge: JoinHandle<anyhow::Result<()>>,
     /// Votes until the last client is gone: who holds the VIP must not depend on a broker's drain.
     voter: Option<VoterThread>,
@@ -110,13 +113,13 @@ impl Driver {
         let material = auth::material(config)?;
         let doors = Doors::new(&material)?;
         let access = access(broker_config, &material)?;
+        let prepared = bridges::load(&config.bridges)?;
         let control = control::bind(&config.control_socket)?;
         let metrics = broker_config.metrics.map(metrics::bind).transpose()?;
         let voter = config.quorum.as_ref().map(voter_thread).transpose()?;
         let counters = Arc::new(Counters::default());
         let (journal, recovered) = open_store(&broker_config.store, open)?;
-        let retained =
-            retained::Bounds { messages: broker_config.max_retained_messages, bytes: broker_config.max_retained_bytes };
+        let retained = retained::Bounds::new(broker_config);
         let router = Arc::new(Router::new(retained, Arc::clone(&counters), Some(Arc::clone(&journal))));
         let bridge = Bridge::new(config, &material, Arc::<Router>::clone(&router) as _)?;
         let cluster = ClusterTopics::new(&config.lbs);
@@ -133,10 +136,10 @@ impl Driver {
 
         let count = workers::count(broker_config.workers);
         let (sockets, addresses) = Sockets::open(broker_config, &doors, count)?;
-        let stop = CancellationToken::new();
-        let stop_bridge = CancellationToken::new();
+        let [stop, stop_bridge] = [(); 2].map(|()| CancellationToken::new());
         let reception = Reception::new(config, &broker, count, stop.clone());
         let conditions = Arc::clone(reception.conditions());
+        let bridges = bridges::start(&broker, &config.host, prepared, &conditions)?;
         let (sys, sys_interval) = watch::channel(broker_config.sys_interval);
         let reloader = Reloader {
             source: None,
@@ -148,15 +151,13 @@ impl Driver {
             workers: count,
             sys_interval: sys,
             bridge: Arc::clone(&bridge),
+            bridges: Arc::clone(&bridges.table),
             files,
         };
         let bridge = spawn_bridge(bridge, stop_bridge.clone())?;
-        let desk = Arc::new(Desk {
-            broker: Arc::clone(&broker),
-            host: config.host.as_str().to_owned(),
-            started: clock(),
-            places: Arc::clone(reception.places()),
-        });
+        let (places, table) = (Arc::clone(reception.places()), Arc::clone(&bridges.table));
+        let host = config.host.as_str().to_owned();
+        let desk = Desk { broker: Arc::clone(&broker), host, started: clock(), places, bridges: table };
         let workers = reception.spawn(sockets)?;
         addresses.log();
         tracing::info!(peers = %config.peer_listen, workers = count, "broker serves");
@@ -164,11 +165,12 @@ impl Driver {
             addresses,
             conditions,
             joins,
-            desk,
+            desk: Arc::new(desk),
             metrics,
             sys_interval,
             broker,
             workers,
+            bridges,
             bridge,
             voter,
             control,
@@ -254,7 +256,7 @@ impl Driver {
 
         // A thread that ends before it is told to has failed, and the broker is of no use without it: the others end too.
         let _stop = (self.stop.clone().drop_guard(), self.stop_bridge.clone().drop_guard());
-        let (workers, bridge) = (self.workers, self.bridge);
+        let (workers, bridge, bridges) = (self.workers, self.bridge, self.bridges);
         let mut workers = tokio::task::spawn_blocking(|| workers.join());
         let mut bridge = tokio::task::spawn_blocking(|| bridge.join());
         tokio::select! {
@@ -271,9 +273,11 @@ impl Driver {
         let deadline = tokio::time::Instant::now() + drain_timeout;
         announce_drain(&self.broker, drain_timeout).await;
         self.stop.cancel();
+        bridges.begin_stop();
         self.broker.close_all(ReasonCode::ServerShuttingDown);
         close_lbs(&self.broker, drain_timeout).await;
         let drained = workers.await?;
+        tokio::task::spawn_blocking(|| bridges.join()).await?;
         self.broker.end_all(clock());
         // The bridge is told to stop when every connected peer has what was published, or time is up.
         while self.broker.backbone.unacknowledged() > 0 && tokio::time::Instant::now() < deadline {
@@ -328,47 +332,6 @@ async fn close_lbs(broker: &Broker, drain_timeout: Duration) {
         tokio::time::sleep(FLUSH_POLL).await;
     }
     broker.close_lbs(ReasonCode::ServerShuttingDown);
-}
-
-/// Who gets in, and what they may do.
-fn access(config: &config::Broker, material: &Material) -> anyhow::Result<Arc<Access>> {
-    let (rules, warnings) = InForce::load(config, Arc::clone(material.revocations()))?;
-    for warning in &warnings.problems {
-        tracing::warn!(%warning, "access");
-    }
-    Ok(Access::new(rules))
-}
-
-/// The store, and what it has. The clocks are read once for both, so that times before the start keep their distance.
-#[expect(clippy::disallowed_methods, reason = "what is stored has times that outlive the process")]
-fn open_store(
-    config: &config::Store,
-    open: impl FnOnce(&Settings, WallTime) -> Opened,
-) -> anyhow::Result<(Arc<Journal>, Recovered)> {
-    let now = clock();
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let wall = WallTime(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX));
-    let settings = Settings {
-        path: config.path.clone(),
-        sync: match config.sync {
-            config::Sync::Always => evermq_store::Sync::Always,
-            config::Sync::Interval(interval) => evermq_store::Sync::Interval(interval),
-            config::Sync::Never => evermq_store::Sync::Never,
-        },
-        segment_size: config.segment_size,
-        max_size: config.max_size,
-    };
-    let (store, recovered) = open(&settings, wall)?;
-    let journal = Journal::new(store, now, wall);
-    tracing::info!(
-        path = %config.path.display(),
-        sessions = recovered.sessions.len(),
-        messages = recovered.messages.len(),
-        retained = recovered.retained.len(),
-        milliseconds = clock().saturating_duration_since(now).as_millis(),
-        "store opened"
-    );
-    Ok((journal, recovered))
 }
 
 fn spawn_bridge(bridge: Arc<Bridge>, stop: CancellationToken) -> std::io::Result<JoinHandle<anyhow::Result<()>>> {

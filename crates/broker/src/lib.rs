@@ -33,6 +33,7 @@ pub mod admission;
 pub mod auth;
 pub mod authentication;
 pub mod backbone;
+pub mod bridges;
 pub mod broker;
 pub mod cluster_topics;
 pub mod connection;

@@ -8,6 +8,7 @@ use evermq_daemon::metrics::{Counts, Exposition, Family, Kind as Is};
 use evermq_store::{COMMIT_BOUNDS, Status, Store};
 use serde_json::Value;
 
+use crate::bridges::table::Table;
 use crate::broker::{Broker, Census};
 use crate::counters::{ByReason, Counters};
 use crate::places::Places;
@@ -23,6 +24,8 @@ pub struct Desk {
     pub started: Instant,
     /// Bounds of connections.
     pub places: Arc<Places>,
+    /// Bridges to brokers that are not of the cluster.
+    pub bridges: Arc<Table>,
 }
 
 impl Desk {
@@ -65,6 +68,7 @@ pub fn text(desk: &Desk, now: Instant) -> String {
         store(&mut text, journal.store());
     }
     mesh(&mut text, &broker.backbone.state());
+    crate::bridges::metrics::write(&mut text, &desk.bridges.show(broker, now));
     text.finish()
 }
 
@@ -345,7 +349,7 @@ const PEER_FAMILIES: [(&str, Is, &str, &str); 17] = [
 ];
 
 /// A truth is 1.
-fn number(value: &Value) -> f64 {
+pub(crate) fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| f64::from(u8::from(value == true)))
 }
 

@@ -17,6 +17,7 @@
 mod plan;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ use self::plan::{Plan, in_force, plan};
 use crate::auth;
 use crate::auth::access::InForce;
 use crate::auth::tls::{Configs, Doors};
+use crate::bridges::prepared::{self, Prepared};
+use crate::bridges::table::{self, Table};
 use crate::broker::{AccessApplied, Broker as Sessions};
 use crate::connection::clock;
 use crate::listener::conditions::{self, Conditions};
@@ -71,6 +74,8 @@ pub struct Reloader {
     pub sys_interval: watch::Sender<Option<Duration>>,
     /// The other brokers, and certificates towards them.
     pub bridge: Arc<Bridge>,
+    /// Bridges to brokers that are not of the cluster.
+    pub bridges: Arc<Table>,
     /// What the files held.
     pub files: u64,
 }
@@ -81,6 +86,7 @@ struct Read {
     material: Material,
     configs: Configs,
     access: InForce,
+    bridges: Vec<Prepared>,
     files: u64,
 }
 
@@ -117,16 +123,19 @@ impl Reloader {
         });
         let (source, read) = read.await.map_err(|error| format!("the file could not be read: {error}"))?;
         self.source = Some(source);
-        self.put_in_force(read?)
+        let done = self.put_in_force(read?);
+        self.bridges.settled().await;
+        done
     }
 
     fn put_in_force(&mut self, read: Read) -> Result<Value, String> {
-        let Read { config, material, configs, access, files } = read;
+        let Read { config, material, configs, access, bridges, files } = read;
         let plan = plan(&self.config, &config);
         let next = in_force(&self.config, config.clone());
         let peers = self.bridge.reload(&material, &next.peers).map_err(|error| error.to_string())?;
         self.doors.replace(configs);
         self.put_limits_in_force(&config.broker);
+        self.bridges.replace(&self.broker, bridges);
         self.broker.access.replace(access);
         // After that nobody comes in by the old rules, so everybody who did is found.
         let applied = self.broker.apply_access(clock());
@@ -139,8 +148,7 @@ impl Reloader {
         self.places.set_limits(broker.admission);
         self.conditions.store(Arc::new(Conditions::new(broker, self.workers)));
         self.broker.rates.set(Rates::new(&broker.admission));
-        let retained = retained::Bounds { messages: broker.max_retained_messages, bytes: broker.max_retained_bytes };
-        self.broker.router.set_retained_bounds(retained);
+        self.broker.router.set_retained_bounds(retained::Bounds::new(broker));
         self.broker.set_limits(Limits::new(broker));
         self.sys_interval
             .send_if_modified(|interval| std::mem::replace(interval, broker.sys_interval) != broker.sys_interval);
@@ -207,10 +215,11 @@ fn read(source: &ConfigSource<BrokerConfig>) -> Result<Read, String> {
     let configs = Configs::new(&material).map_err(|error| error.to_string())?;
     let revocations = Arc::clone(material.revocations());
     let (access, more) = InForce::load(&config.broker, revocations).map_err(|error| error.to_string())?;
+    let bridges = table::load(&config.bridges).map_err(|error| error.to_string())?;
     for warning in warnings.problems.iter().chain(&more.problems) {
         tracing::warn!(%warning, "cluster file");
     }
-    Ok(Read { files: fingerprint(&config), config, material, configs, access })
+    Ok(Read { files: fingerprint(&config), config, material, configs, access, bridges })
 }
 
 /// The errors of a report, each on lines of its own.
@@ -225,7 +234,8 @@ pub fn fingerprint(config: &BrokerConfig) -> u64 {
     let mut hash = DefaultHasher::new();
     let (tls, auth) = (&config.tls, &config.broker.auth);
     let paths = [&tls.ca, &tls.cert, &tls.key].into_iter().chain(&auth.password_file).chain(&auth.acl_file);
-    for path in paths.chain(&auth.crl) {
+    let of_bridges = config.bridges.iter().flat_map(prepared::paths);
+    for path in paths.chain(&auth.crl).map(PathBuf::as_path).chain(of_bridges) {
         // One that cannot be read is somebody else's matter.
         path.hash(&mut hash);
         std::fs::read(path).ok().hash(&mut hash);

@@ -66,6 +66,14 @@ pub struct Bounds {
     pub bytes: usize,
 }
 
+impl Bounds {
+    /// As the cluster file says.
+    #[must_use]
+    pub const fn new(config: &evermq_config::broker::Broker) -> Self {
+        Self { messages: config.max_retained_messages, bytes: config.max_retained_bytes }
+    }
+}
+
 /// The store.
 #[derive(Debug)]
 pub struct Retained {

@@ -16,6 +16,7 @@ use evermq_bridge::{Arrived, Hold, Local, Message, is_kept};
 use evermq_mqtt::{Publish, QoS, TopicFilter};
 use evermq_store::{Handle, Position};
 
+use crate::bridges::notices::Notices;
 use crate::counters::Counters;
 use crate::journal::Journal;
 use crate::mailbox::{Mailbox, Wakes};
@@ -37,6 +38,8 @@ pub struct Router {
     counters: Arc<Counters>,
     /// Where retained messages are kept.
     journal: Option<Arc<Journal>>,
+    /// What other brokers say of bridges.
+    pub notices: Notices,
 }
 
 /// What a filter leads to.
@@ -84,6 +87,7 @@ impl Router {
             sys: Board::default(),
             counters,
             journal,
+            notices: Notices::default(),
         }
     }
 
@@ -356,6 +360,7 @@ impl Router {
 impl Local for Router {
     fn deliver(&self, messages: &mut Vec<Arrived>, applied: &mut dyn FnMut()) {
         self.counters.from_peers.fetch_add(messages.len() as u64, Ordering::Relaxed);
+        self.notices.note(messages);
         let mut wakes = Wakes::default();
         let hold = Hold::new();
         for Arrived { message, epoch, seq } in messages.drain(..) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use crate::bridges::Bridge;
 use crate::broker::Broker;
 use crate::lb::Lb;
 use crate::names::{ClusterName, HostName};
@@ -31,6 +32,8 @@ pub struct Cluster {
     pub lb: Lb,
     /// `[broker]`.
     pub broker: Broker,
+    /// `[[bridges]]`, in the file's order; names are unique. Each has at least one host.
+    pub bridges: Vec<Bridge>,
     /// `[tls]`, paths made absolute, `{host}` not yet replaced.
     pub tls: Tls,
     /// `[[hosts]]`, in the file's order; names and addresses are unique.

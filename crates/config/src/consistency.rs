@@ -9,10 +9,12 @@ use crate::decode::HostSpans;
 use crate::section::Source;
 use crate::value::Network;
 
+mod bridges;
 mod broker;
 mod lb;
 mod vip;
 
+pub(crate) use self::bridges::BridgeSpans;
 pub(crate) use self::broker::BrokerListenerSpans;
 pub(crate) use self::lb::BackendSpans;
 pub(crate) use self::vip::RouterSpans;
@@ -49,6 +51,7 @@ pub(crate) struct Spans {
     pub(crate) acl_file: Option<Range<usize>>,
     /// The first entry, if there is one.
     pub(crate) acl: Option<Range<usize>>,
+    pub(crate) bridges: Vec<BridgeSpans>,
     pub(crate) hosts: Vec<HostSpans>,
     /// No `[[hosts]]` entry had to be left out: what is missing is missing in the file.
     pub(crate) every_host_is_read: bool,
@@ -63,6 +66,7 @@ pub(crate) fn check(source: &Source<'_>, cluster: &Cluster, network: Option<Netw
     vip::check(source, cluster, network, spans);
     lb::check(source, cluster, spans);
     broker::check(source, cluster, spans);
+    bridges::check(source, cluster, spans);
     ports(source, cluster, spans);
 }
 

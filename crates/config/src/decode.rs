@@ -13,9 +13,12 @@ use crate::names::{ClusterName, HostName};
 use crate::section::{Section, Source};
 use crate::value::Network;
 
+mod bridges;
 mod broker;
 mod lb;
 mod vip;
+
+pub(crate) use broker::is_filter;
 
 /// Priority of the first lb host; each further one gets [`PRIORITY_STEP`] less.
 const FIRST_PRIORITY: u8 = 200;
@@ -48,15 +51,25 @@ pub(crate) fn cluster(source: &Source<'_>) -> (Option<Cluster>, Vec<String>) {
     let broker = broker::broker(source, top.table("broker", "broker"), &mut defaulted, &mut spans);
     let tls = tls(top.table("tls", "tls"), &mut defaulted, source);
     let hosts = hosts(source, &mut top, &mut defaulted, &mut spans);
+    let mut bridges = bridges::bridges(source, &mut top, &mut defaulted, &mut spans);
     defaulted.extend(top.finish());
 
     let ClusterTable { name, network, run_dir, log } = table;
     let cluster = name.map(|name| {
+        for bridge in &mut bridges {
+            if bridge.hosts.is_empty() {
+                bridge.hosts = hosts.iter().filter(|host| host.broker).map(|host| host.name.clone()).collect();
+            }
+            if bridge.client_id.is_empty() {
+                // The same on every host: the remote broker has one session for whoever keeps the bridge.
+                bridge.client_id = format!("{}.{}", name.as_str(), bridge.name);
+            }
+        }
         let (vip, virtual_routers, tracks, quorum) = match vip {
             Some(table) => (Some(table.vip), table.routers, table.tracks, table.quorum),
             None => (None, Vec::new(), Vec::new(), None),
         };
-        Cluster { name, run_dir, log, vip, virtual_routers, tracks, quorum, lb, broker, tls, hosts }
+        Cluster { name, run_dir, log, vip, virtual_routers, tracks, quorum, lb, broker, bridges, tls, hosts }
     });
     if let Some(cluster) = &cluster {
         consistency::check(source, cluster, network, &spans);

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`cluster`] | the whole file as validated types |
 //! | [`broker`] | `[broker]` as validated types: listeners, limits, the store, who may do what |
+//! | [`bridges`] | `[[bridges]]` as validated types: brokers that are not of the cluster |
 //! | [`lb`] | `[lb]` as validated types: listeners, backends, routes, limits |
 //! | [`vip`] | `[vip]` as validated types: virtual routers, tracks, quorum |
 //! | [`roles`] | what one program on one host takes from it |
@@ -19,6 +20,7 @@
 //! | `consistency` | what only shows when sections are held against each other |
 //! | [`certificates`] | the files that `[tls]` names |
 
+pub mod bridges;
 pub mod broker;
 pub mod certificates;
 pub mod cluster;
@@ -34,6 +36,7 @@ pub mod vip;
 
 use std::path::Path;
 
+pub use bridges::BridgeConfig;
 pub use cluster::Cluster;
 pub use names::{ClusterName, HostName, Vrid};
 pub use report::{Problem, Report, Severity};

@@ -4,11 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::bridges::BridgeConfig;
 use crate::broker::Broker;
 use crate::cluster::{Cluster, Host, Tls};
-use crate::lb::{self, BROKERS, Lb, Probe};
+use crate::lb::{BROKERS, Lb, Probe};
 use crate::names::{ClusterName, HostName, Vrid};
 use crate::vip::{Adverts, Track, Vip, VipMode, VirtualRouter, VrrpVersion};
+
+mod backends;
 
 /// Why a program has no work on a host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -223,6 +226,8 @@ pub struct BrokerConfig {
     pub cluster: ClusterName,
     /// `[broker]`.
     pub broker: Broker,
+    /// `[[bridges]]` that this host keeps or stands by for.
+    pub bridges: Vec<BridgeConfig>,
     /// Where this broker's peers connect to it.
     pub peer_listen: SocketAddr,
     /// Every other broker.
@@ -318,53 +323,6 @@ impl Cluster {
         })
     }
 
-    /// `[lb]` with the host's name in its paths.
-    fn lb_of(&self, me: &Host) -> Lb {
-        let mut lb = self.lb.clone();
-        for files in &mut lb.tls.certificates {
-            files.cert = for_host(&files.cert, &me.name);
-            files.key = for_host(&files.key, &me.name);
-        }
-        lb
-    }
-
-    fn backends(&self) -> Vec<BackendConfig> {
-        let own = self.brokers().map(|host| {
-            let address = SocketAddr::from((host.address, self.broker.listen.port()));
-            let plain = self.broker.listen_proxy.map(|proxy| SocketAddr::from((host.address, proxy.port())));
-            let backend = BackendConfig {
-                send_proxy: self.lb.send_proxy,
-                ..BackendConfig::of_cluster(host.name.clone(), address, plain)
-            };
-            match self.lb.backends.iter().find(|settings| settings.name == backend.name) {
-                None => backend,
-                Some(settings) => BackendConfig {
-                    group: settings.group.clone(),
-                    weight: settings.weight,
-                    backup: settings.backup,
-                    max_connections: settings.max_connections,
-                    probe: settings.probe,
-                    send_proxy: backend.send_proxy && settings.send_proxy,
-                    ..backend
-                },
-            }
-        });
-        own.chain(self.lb.backends.iter().filter(|backend| is_foreign(backend)).map(|backend| BackendConfig {
-            name: backend.name.clone(),
-            host: None,
-            address: backend.address,
-            plain_address: backend.plain_address,
-            send_proxy: backend.send_proxy,
-            send_proxy_plain: backend.send_proxy,
-            group: backend.group.clone(),
-            weight: backend.weight,
-            backup: backend.backup,
-            max_connections: backend.max_connections,
-            probe: backend.probe,
-        }))
-        .collect()
-    }
-
     /// What `evermq-broker` on `host` needs.
     ///
     /// # Errors
@@ -376,6 +334,7 @@ impl Cluster {
             host: me.name.clone(),
             cluster: self.name.clone(),
             broker: self.broker_of(me),
+            bridges: self.bridges.iter().filter_map(|bridge| bridge.at(&me.name)).collect(),
             peer_listen: SocketAddr::from((me.address, port)),
             peers: self.brokers().filter(|peer| peer.name != me.name).map(|peer| peer_at(peer, port)).collect(),
             lbs: self.lbs().map(|lb| LbHost { name: lb.name.clone(), address: lb.address }).collect(),
@@ -416,13 +375,8 @@ impl Tls {
     }
 }
 
-fn for_host(path: &Path, host: &HostName) -> PathBuf {
+pub(crate) fn for_host(path: &Path, host: &HostName) -> PathBuf {
     path.to_str().map_or_else(|| path.to_owned(), |path| path.replace("{host}", host.as_str()).into())
-}
-
-/// A broker that is not of the cluster has an address of its own.
-const fn is_foreign(backend: &lb::Backend) -> bool {
-    backend.address.is_some() || backend.plain_address.is_some()
 }
 
 fn peer_at(host: &Host, port: u16) -> Peer {

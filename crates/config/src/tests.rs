@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+mod bridges;
 mod broker;
 mod lb;
 mod marked;

@@ -95,6 +95,7 @@ fn number(shared: &Shared) -> usize {
 impl World {
     fn new() -> Self {
         let limits = Arc::new(Limits {
+            forwarded: None,
             max_packet_size: 512,
             max_inflight: 3,
             max_queued_messages: 6,

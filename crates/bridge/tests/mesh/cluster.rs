@@ -72,6 +72,7 @@ impl Cluster {
         let me = &self.members[index];
         let names = vec![dns(me.name.as_str()), SanType::IpAddress(me.address.ip())];
         BrokerConfig {
+            bridges: Vec::new(),
             lbs: Vec::new(),
             host: me.name.clone(),
             cluster: ClusterName::new("home").unwrap(),

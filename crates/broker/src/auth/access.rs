@@ -30,6 +30,7 @@ use super::Client;
 use super::certificate::{Certificate, Nameless, name_of};
 use super::refusal::{REASONS, Refusal};
 use super::verify::{Turn, Verifier, Wrong};
+use crate::bridges::identity;
 
 /// Everything that decides who gets in.
 #[derive(Debug)]
@@ -78,6 +79,8 @@ pub struct Login {
 enum Proof {
     /// An lb of the cluster.
     Lb(Option<Arc<Certificate>>),
+    /// A bridge of this broker's own.
+    Bridge,
     Certificate(Arc<Certificate>),
     Password(Arc<Hash>),
     /// AUTH packets; and this certificate, which opened the door.
@@ -128,6 +131,7 @@ impl InForce {
     /// Why a client that got in before would not get in now.
     fn objection(&self, login: &Login) -> Option<&'static str> {
         match &login.proof {
+            Proof::Bridge => None,
             Proof::Lb(certificate) | Proof::Mechanism(certificate) => {
                 let certificate = certificate.as_ref()?;
                 certificate.is_revoked(&self.revocations).then_some("certificate revoked")
@@ -278,7 +282,7 @@ impl Access {
     #[must_use]
     pub fn permits(&self, login: &Login, client_id: &str) -> Option<Arc<Permits>> {
         match login.proof {
-            Proof::Lb(_) => None,
+            Proof::Lb(_) | Proof::Bridge => None,
             _ => self.permits_of(login.user.as_deref(), client_id),
         }
     }
@@ -286,6 +290,9 @@ impl Access {
     /// The same for a session whose client is away.
     #[must_use]
     pub fn permits_of(&self, user: Option<&str>, client_id: &str) -> Option<Arc<Permits>> {
+        if identity::is_reserved(client_id) {
+            return None;
+        }
         let in_force = self.in_force.load();
         in_force.rules.as_ref().map(|rules| Arc::new(rules.of(Subject { user, client_id })))
     }
@@ -319,6 +326,12 @@ impl Access {
 }
 
 impl Login {
+    /// A bridge of the broker's own: rules are for clients.
+    #[must_use]
+    pub const fn of_bridge() -> Self {
+        Self { user: None, proof: Proof::Bridge, epoch: 0 }
+    }
+
     /// Nobody, let in; for tests.
     #[must_use]
     pub fn anonymous() -> Self {

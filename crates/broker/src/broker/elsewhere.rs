@@ -18,6 +18,7 @@ use evermq_bridge::{Claim, Clients, Stamp, Standing};
 use evermq_mqtt::ReasonCode;
 
 use super::Broker;
+use crate::bridges::identity::is_reserved;
 use crate::connection::clock;
 use crate::mailbox::{Closing, Mailbox, Slot};
 use crate::session::Session;
@@ -57,7 +58,7 @@ impl Broker {
     /// The client behind `slot` has connected here just now, and can be found from now on: what the other brokers are to be
     /// told when the lock is given back.
     pub(crate) fn stand(&self, mailbox: &Mailbox, slot: &mut Slot, clean_start: bool) -> Option<Claim> {
-        if slot.session.is_lb() {
+        if slot.session.is_lb() || is_reserved(mailbox.client_id()) {
             return None;
         }
         // Under the lock: a claim that is newer finds the connection, one that has not found it is older.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use evermq_mqtt::ReasonCode;
 
 use super::Broker;
+use crate::bridges::identity::is_reserved;
 use crate::session::Limits;
 
 /// What other rules have led to.
@@ -30,7 +31,8 @@ impl Broker {
         self.limits.store(Arc::new(limits.clone()));
         // Many sessions share one set of bounds, and are to go on to do so.
         let mut made: HashMap<usize, Arc<Limits>> = HashMap::new();
-        for mailbox in self.registry.all() {
+        // Bridges' bounds are theirs.
+        for mailbox in self.registry.all().into_iter().filter(|mailbox| !is_reserved(mailbox.client_id())) {
             let mut slot = mailbox.lock();
             let told = slot.session.limits();
             let now = made.entry(Arc::as_ptr(told).addr()).or_insert_with(|| Arc::new(limits.with_told(told)));

@@ -103,6 +103,7 @@ impl Backbone for FakeMesh {
 
 pub(crate) fn limits() -> Limits {
     Limits {
+        forwarded: None,
         max_packet_size: 10_000,
         max_inflight: 10,
         max_queued_messages: 2000,

@@ -13,6 +13,7 @@ use tokio::time::Sleep;
 use super::Connection;
 use super::buffers::Buffers;
 use crate::backbone::Relief;
+use crate::bridges::identity::is_reserved;
 use crate::broker::{Broker, Published};
 use crate::mailbox::Mailbox;
 
@@ -82,7 +83,7 @@ impl Pause {
 impl<S> Connection<S> {
     /// Who sends faster than it may is not read from for a while.
     pub(super) fn slow_down(&mut self, buffers: &Buffers, now: Instant) {
-        let Some(rates) = self.broker.rates.get() else { return };
+        let Some(rates) = self.broker.rates.get().filter(|_| !is_reserved(self.mailbox.client_id())) else { return };
         let (mut messages, mut bytes) = (0, 0);
         for packet in &buffers.packets {
             if let Packet::Publish(publish) = packet {

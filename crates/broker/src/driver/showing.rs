@@ -48,7 +48,7 @@ pub(super) fn state(
 ) -> Arc<dyn Fn() -> Value + Send + Sync> {
     let desk = Arc::clone(desk);
     Arc::new(move || {
-        let Desk { broker, host, started, .. } = &*desk;
+        let Desk { broker, host, started, bridges, .. } = &*desk;
         let (sessions, queued) = broker.sessions();
         json!({
             "program": "evermq-broker",
@@ -67,6 +67,7 @@ pub(super) fn state(
             "retained": broker.router.retained(),
             "messages": broker.counters.to_json(),
             "bridge": broker.backbone.state(),
+            "bridges": bridges.show(broker, clock()),
             "quorum": quorum.as_ref().map(StateWatch::get),
         })
     })

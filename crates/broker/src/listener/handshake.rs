@@ -21,6 +21,7 @@ use crate::auth::Client;
 use crate::auth::introduction::{Introduction, introduce as introduce_to};
 use crate::auth::verify::Turn;
 use crate::authentication::AuthenticationError;
+use crate::bridges::identity::is_reserved;
 use crate::connection::{Connection, clock};
 use crate::places::{Full, Held};
 use crate::proxy::ProxyError;
@@ -242,6 +243,9 @@ fn open(introduced: Introduced, entrance: &Entrance, held: &mut Held) -> Result<
         Ok(introduction) => introduction,
         Err(reason) => return refuse(stream, reason),
     };
+    if is_reserved(&connect.client_id) {
+        return refuse(stream, ReasonCode::ClientIdentifierNotValid);
+    }
     if let Some(user) = login.user.as_deref() {
         let replaces = || broker.is_connected(&connect.client_id);
         if let Err(full) = entrance.places.take_user(held, user, replaces) {

@@ -82,6 +82,9 @@ pub(super) fn plan(old: &BrokerConfig, new: &BrokerConfig) -> Plan {
     if places(&old.peers) != places(&new.peers) {
         plan.applied.push("[[hosts]] with role broker");
     }
+    if old.bridges != new.bridges {
+        plan.applied.push("[[bridges]]");
+    }
     let others = [
         ("cluster.name", PEERS, old.cluster != new.cluster),
         ("cluster.run_dir", SOCKETS, old.control_socket != new.control_socket),
@@ -119,6 +122,7 @@ pub(super) fn in_force(old: &BrokerConfig, new: BrokerConfig) -> BrokerConfig {
         },
         tls: new.tls,
         peers: new.peers.into_iter().map(|peer| at_port(peer, before.peer_port)).collect(),
+        bridges: new.bridges,
         ..old.clone()
     }
 }
@@ -171,6 +175,7 @@ mod tests {
     use super::*;
 
     const FILE: &str = "[cluster]\nname = \"test\"\n[[broker.listeners]]\nname = \"web\"\nlisten = \"127.0.0.1:8083\"\n\
+        [[bridges]]\nname = \"old\"\naddresses = [\"m\"]\ntopics = [\"#\"]\n\
         [[hosts]]\nname = \"lb1\"\naddress = \"127.0.0.9\"\nroles = [\"lb\"]\n\
         [[hosts]]\nname = \"broker1\"\naddress = \"127.0.0.10\"\nroles = [\"broker\"]\n\
         [[hosts]]\nname = \"broker2\"\naddress = \"127.0.0.11\"\nroles = [\"broker\"]\n";
@@ -276,6 +281,7 @@ mod tests {
                 });
             },
             |c| c.tls.ca = "x".into(),
+            |c| c.bridges.clear(),
             |c| c.control_socket = "x".into(),
             |c| c.lbs.clear(),
             |c| c.peers.clear(),

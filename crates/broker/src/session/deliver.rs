@@ -249,7 +249,7 @@ impl Session {
     }
 
     fn enqueue(&mut self, mut delivery: Delivery, retained: bool) -> Delivered {
-        if !self.may_receive(&delivery) {
+        if !self.may_receive(&delivery) || (!retained && self.is_forwarded(&delivery)) {
             return Delivered::default();
         }
         let is_connected = match self.state {

@@ -10,6 +10,7 @@ use super::Session;
 use super::budget::Budget;
 use super::lasting::Lasting;
 use super::queue::Bounds;
+use crate::bridges::forwarded::Forwarded;
 
 /// Bounds that hold for every session.
 #[derive(Debug, Clone)]
@@ -42,6 +43,8 @@ pub struct Limits {
     pub lasting: Arc<Lasting>,
     /// What outlives the process.
     pub durability: Durability,
+    /// What need not wait, because another host has passed it on: of a bridge's session.
+    pub forwarded: Option<Arc<Forwarded>>,
 }
 
 /// Whether sessions can outlive the process, and whether there is room for more of them and of their messages.
@@ -108,6 +111,7 @@ impl Limits {
             budget: Arc::new(Budget::new(broker.max_queued_total)),
             lasting: Arc::new(Lasting::new(broker.max_sessions)),
             durability: Durability::default(),
+            forwarded: None,
         }
     }
 

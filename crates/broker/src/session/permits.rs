@@ -56,9 +56,24 @@ impl Session {
     /// been sent.
     pub(super) fn withdraw(&mut self, waiting: bool) -> Withdrawn {
         let Some(permits) = self.permits.clone() else { return Withdrawn::default() };
-        let may_have = |delivery: &Delivery| is_allowed(Some(&permits), delivery);
+        self.withdraw_but(waiting, |delivery| is_allowed(Some(&permits), delivery))
+    }
+
+    /// Whether another host has passed the message on already.
+    pub(super) fn is_forwarded(&self, delivery: &Delivery) -> bool {
+        let forwarded = self.limits.forwarded.as_ref();
+        forwarded.is_some_and(|forwarded| forwarded.covers(&delivery.message.message().stamp))
+    }
+
+    /// Takes out what another host has passed on meanwhile; how many messages.
+    pub fn drop_forwarded(&mut self) -> usize {
+        let Some(forwarded) = self.limits.forwarded.clone() else { return 0 };
+        self.withdraw_but(true, |delivery| !forwarded.covers(&delivery.message.message().stamp)).messages
+    }
+
+    fn withdraw_but(&mut self, waiting: bool, may_have: impl Fn(&Delivery) -> bool) -> Withdrawn {
         let mut withdrawn = Withdrawn::default();
-        for (packet_id, delivery) in self.inflight.withdraw(may_have) {
+        for (packet_id, delivery) in self.inflight.withdraw(&may_have) {
             // The client may have a message of QoS 2; so the exchange is ended as the protocol wants it.
             let is_released = delivery.qos == QoS::ExactlyOnce;
             self.note(if is_released { Change::Released(packet_id) } else { Change::Done(packet_id) });
@@ -66,7 +81,7 @@ impl Session {
             withdrawn.add(delivery, !is_released);
         }
         if waiting {
-            for delivery in self.queue.take_unwanted(may_have) {
+            for delivery in self.queue.take_unwanted(&may_have) {
                 if delivery.qos > QoS::AtMostOnce {
                     self.note(Change::Dropped(Arc::clone(&delivery.message)));
                 }

@@ -7,6 +7,7 @@ mod admin;
 mod admission;
 mod authentication;
 mod bombs;
+mod bridges;
 mod certs;
 mod client;
 mod cluster_topics;

@@ -75,6 +75,7 @@ impl Site {
                 },
                 ..Broker::default()
             },
+            bridges: Vec::new(),
             lbs: Vec::new(),
             quorum: None,
             peer_listen,

@@ -74,7 +74,7 @@ pub(super) fn broker(
     broker
 }
 
-fn size(bytes: u64) -> usize {
+pub(super) fn size(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
@@ -176,7 +176,7 @@ fn rule(source: &Source<'_>, mut s: Section<'_>) -> Option<AclRule> {
 }
 
 /// §4.7.1: `+` and `#` take a whole level, `#` the last one.
-fn is_filter(text: &str) -> bool {
+pub(crate) fn is_filter(text: &str) -> bool {
     let levels: Vec<_> = text.split('/').collect();
     let is_good = |(index, level): (usize, &&str)| match *level {
         "#" => index + 1 == levels.len(),

@@ -33,6 +33,7 @@ pub(super) fn start(
     now: Instant,
 ) -> Arc<Broker> {
     let limits = Limits {
+        forwarded: None,
         max_packet_size: 4096,
         max_inflight: u16::try_from(WINDOW).expect("small"),
         max_queued_messages: if is_tight { 6 } else { 100_000 },

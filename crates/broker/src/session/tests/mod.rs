@@ -28,6 +28,7 @@ pub(super) fn start() -> Instant {
 
 pub(super) fn limits() -> Limits {
     Limits {
+        forwarded: None,
         max_packet_size: 1024,
         max_inflight: 3,
         max_queued_messages: 5,
