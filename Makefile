@@ -6,7 +6,7 @@ BIN := target/release
 # Most of what a test does is waiting for time to pass and for other programs.
 THREADS := 6
 
-.PHONY: help build demo test test-tools programs unit e2e format lint soak soak-mesh soak-vip soak-broker bench-failover bench-vip bench-mesh bench-codec bench-broker bench-store bench-lb bench-lb-storm bench-lb-upgrade clean-lab
+.PHONY: help build demo test test-tools programs unit e2e format lint soak soak-mesh soak-vip soak-broker bench-failover bench-vip bench-mesh bench-join bench-codec bench-broker bench-store bench-lb bench-lb-storm bench-lb-upgrade clean-lab
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ bench-vip: build ## the virtual IP beside keepalived: each fault, idle subscribe
 
 bench-mesh: build ## one publisher to one subscriber through the VIP, beside bridged mosquitto
 	EVERMQ_BIN_DIR=target/release $(CARGO) run --release -q -p evermq-e2e --bin bench-mesh
+
+bench-join: build ## a broker joins under 500 clients and 2,000 messages a second: disconnects, losses, time to ready; RUNS=1 for less
+	EVERMQ_BIN_DIR=target/release $(CARGO) run --release -q -p evermq-e2e --bin bench-join -- $(or $(RUNS),3)
 
 bench-codec: ## our MQTT codec beside those of the registry, and packets both ways; ROUNDS=3 for less
 	cd tests/bench/codec && $(CARGO) run --release -q --bin evermq-codec-bench -- $(or $(ROUNDS),9)
