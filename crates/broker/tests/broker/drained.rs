@@ -105,4 +105,20 @@ fn a_broker_leaves_and_no_message_is_missing() {
     }
     subscriber.expect_nothing();
     assert_eq!(first.state()["bridge"]["abandoned"], 0);
+
+    // It comes back with its store, after the other one was started again: neither knows of anything missing.
+    first.stop().unwrap();
+    hosts.write(1, &[1, 2], "");
+    let (first, second) = (hosts.start(1), hosts.start(2));
+    first.wait_for_peer();
+    let mut subscriber = second.client("subscriber");
+    subscriber.subscribe_at("t", QoS::AtLeastOnce);
+    first.client("publisher").publish(message("t", "201"), QoS::AtLeastOnce);
+    assert_eq!(subscriber.message().1, "201");
+    subscriber.expect_nothing();
+    let peer = &first.state()["bridge"]["peers"][0];
+    assert_eq!(
+        (&peer["lost"], &peer["gaps"], &second.state()["bridge"]["peers"][0]["missed"]),
+        (&json!(0), &json!(0), &json!(0))
+    );
 }
