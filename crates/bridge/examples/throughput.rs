@@ -24,6 +24,7 @@ use evermq_bridge::{Arrived, Bridge, Local, Message, Pressure};
 use evermq_config::BrokerConfig;
 use evermq_daemon::tls::Material;
 use evermq_mqtt::{Publish, QoS, Text, TopicName};
+use evermq_store::Position;
 use nix::sys::resource::{UsageWho, getrusage};
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +36,7 @@ struct Counter {
 }
 
 impl Local for Counter {
-    fn deliver(&self, messages: &mut Vec<Arrived>, applied: &mut dyn FnMut()) {
+    fn deliver(&self, messages: &mut Vec<Arrived>, applied: &mut dyn FnMut() -> Position) {
         for Arrived { message, .. } in messages.drain(..) {
             let sent = u64::from_be_bytes(message.publish.payload[..8].try_into().unwrap());
             let took = u64::try_from(self.start.elapsed().as_nanos()).unwrap() - sent;
@@ -124,7 +125,7 @@ fn main() {
             payload: Bytes::from(body),
         };
         let message = Message { publish, stamp: sender.bridge.next_stamp(), received: Instant::now() };
-        if sender.bridge.publish(Arc::new(message), None, None).0 == Pressure::High {
+        if sender.bridge.publish(Arc::new(message), None, None, None).0 == Pressure::High {
             waits += 1;
             runtime.block_on(sender.bridge.relieved());
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
-use crate::frame::{self, Frame, Range};
+use crate::frame::{self, Directed, Frame, Range};
 use crate::log::Item;
 use crate::wire_message;
 
@@ -25,9 +25,21 @@ pub(crate) struct Batch {
     pub(crate) too_large: Vec<Range>,
 }
 
+/// Who gets them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Receiver<'a> {
+    /// The peer's name.
+    pub(crate) name: &'a str,
+    /// The largest body that it takes.
+    pub(crate) max_body: u32,
+    /// Whether it understands DIRECTIONS.
+    pub(crate) is_directed: bool,
+}
+
 /// Appends `items`, which begin with number `from`, to `out`. Each number is accounted for: by ENTRY, or by a SKIP if it has
-/// expired or is in a hole, or by a GAP if its body would be longer than `max_body`, which the peer would refuse again and again.
-pub(crate) fn write(from: u64, items: &[Item], max_body: u32, now: Instant, out: &mut BytesMut) -> Batch {
+/// expired, is in a hole or was handed over to another peer, or by a GAP if its body would be longer than the peer takes, which
+/// would refuse it again and again.
+pub(crate) fn write(from: u64, items: &[Item], to: Receiver<'_>, now: Instant, out: &mut BytesMut) -> Batch {
     let start = out.len();
     let mut batch = Batch { last: from - 1, ..Batch::default() };
     let mut skipped: Option<Range> = None;
@@ -38,6 +50,11 @@ pub(crate) fn write(from: u64, items: &[Item], max_body: u32, now: Instant, out:
             skipped.get_or_insert(Range { from: seq, to: seq }).to = item.last;
             continue;
         };
+        let directions = entry.directions();
+        if directions.is_some_and(|directions| directions.is_handed_over() && !directions.has(to.name)) {
+            skipped.get_or_insert(Range { from: seq, to: seq }).to = seq;
+            continue;
+        }
         let message = entry.message();
         if wire_message::has_expired(message, now) {
             skipped.get_or_insert(Range { from: seq, to: seq }).to = seq;
@@ -45,8 +62,11 @@ pub(crate) fn write(from: u64, items: &[Item], max_body: u32, now: Instant, out:
             continue;
         }
         end_skip(&mut skipped, out);
-        match entry.packet().filter(|packet| frame::entry_body(packet.len()) <= max_body as usize) {
+        match entry.packet().filter(|packet| frame::entry_body(packet.len()) <= to.max_body as usize) {
             Some(packet) => {
+                if let Some(directions) = directions.filter(|_| to.is_directed).cloned() {
+                    frame::encode(&Frame::Directed(Directed { seq, directions }), out);
+                }
                 let age = wire_message::age(message, now);
                 frame::entry_head(seq, age, message.stamp.time, packet.len(), out);
                 wire_message::write(packet, message.publish.retain, out);
@@ -81,6 +101,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::directions::{Directions, GroupId};
     use crate::log::Entry;
     use crate::message::{Message, Stamp};
 
@@ -103,7 +124,12 @@ mod tests {
             }),
             None,
             None,
+            None,
         )
+    }
+
+    fn to(name: &str) -> Receiver<'_> {
+        Receiver { name, max_body: 500, is_directed: true }
     }
 
     fn kinds(mut out: BytesMut) -> Vec<String> {
@@ -113,6 +139,7 @@ mod tests {
                 Frame::Entry(entry) => format!("entry {} age {}", entry.seq, entry.age),
                 Frame::Skip(range) => format!("skip {}-{}", range.from, range.to),
                 Frame::Gap(range) => format!("gap {}-{}", range.from, range.to),
+                Frame::Directed(directed) => format!("directions of {}", directed.seq),
                 other => format!("{other:?}"),
             });
         }
@@ -135,7 +162,7 @@ mod tests {
         let mut items: Vec<_> = (41..).zip(entries).map(|(last, entry)| Item { last, entry: Some(entry) }).collect();
         items.push(Item { last: 50, entry: None });
         let mut out = BytesMut::new();
-        let batch = write(41, &items, 500, now, &mut out);
+        let batch = write(41, &items, to("b"), now, &mut out);
         assert_eq!(
             batch,
             Batch {
@@ -147,5 +174,26 @@ mod tests {
             }
         );
         assert_eq!(kinds(out), ["entry 41 age 5000", "skip 42-43", "entry 44 age 5000", "gap 45-45", "skip 46-50"]);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+    fn what_is_handed_over_goes_to_one_peer_and_what_is_directed_to_all() {
+        let now = Instant::now();
+        let directed =
+            |directions| Entry::new(Arc::new(entry(10, None, now).message().clone()), None, None, Some(directions));
+        let to_b = Directions::new(GroupId([1; 16]), "b");
+        let items = [entry(10, None, now), directed(to_b.clone()), directed(to_b.handed_over(None).unwrap())];
+        let items: Vec<_> = (1..).zip(items).map(|(last, entry)| Item { last, entry: Some(entry) }).collect();
+        let sent = |to| {
+            let mut out = BytesMut::new();
+            let batch = write(1, &items, to, now, &mut out);
+            assert_eq!(batch.last, 3);
+            kinds(out)
+        };
+        let [one, two, three] = ["entry 1 age 0", "entry 2 age 0", "entry 3 age 0"];
+        assert_eq!(sent(to("b")), [one, "directions of 2", two, "directions of 3", three]);
+        assert_eq!(sent(to("c")), [one, "directions of 2", two, "skip 3-3"]);
+        assert_eq!(sent(Receiver { is_directed: false, ..to("c") }), [one, two, "skip 3-3"]);
     }
 }

@@ -7,18 +7,20 @@ use std::sync::Arc;
 use evermq_config::{BrokerConfig, Peer};
 use evermq_daemon::listen::{self, ListenError};
 use evermq_daemon::tls::{Material, TlsError};
-use evermq_mqtt::Publish;
-use evermq_store::{Handle, Position, SegmentId};
+use evermq_mqtt::{Publish, Text};
+use evermq_store::{Handle, Position, SegmentId, SessionId};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::alarm;
 use crate::claim::{Claim, Clients};
+use crate::directions::Directions;
 use crate::driver;
+use crate::groups::Groups;
 use crate::hold::Hold;
 use crate::identity::Identity;
-use crate::mesh::{Mesh, PeersChanged, wall_clock};
+use crate::mesh::{self, Mesh, PeersChanged, wall_clock};
 use crate::message::{Keeper, Local, Message, Recovered, Stamp, is_kept};
 use crate::state::{BridgeState, Filling};
 
@@ -108,6 +110,18 @@ impl Bridge {
         self.mesh.claim(claim);
     }
 
+    /// Who knows of this broker's groups of shared subscriptions; what peers say of theirs is not heard before. Called once.
+    pub fn set_groups(&self, groups: Arc<dyn Groups>) {
+        // Likewise.
+        let _ = self.mesh.groups.set(groups);
+    }
+
+    /// The members of the group with this topic filter have changed, and [`Groups::members`] says so. Never blocks; callable
+    /// from any thread.
+    pub fn group_changed(&self, filter: &Text) {
+        self.mesh.group_changed(filter);
+    }
+
     /// Whether a message is to be in the store when it is published: there are peers, and it is more than QoS 0.
     #[must_use]
     pub fn keeps(&self, publish: &Publish) -> bool {
@@ -154,12 +168,14 @@ impl Bridge {
     /// not taken: its origin sends it to everyone itself.
     ///
     /// `stored` is where the store has it; what is not there is in memory only. `hold` is for one of QoS 2 whose publisher
-    /// has more to be written down. Gives how far the store has to be before the publisher may be told that it was taken.
+    /// has more to be written down. `directions` say who gives it to which group. Gives how far the store has to be before the
+    /// publisher may be told that it was taken.
     pub fn publish(
         &self,
         message: Arc<Message>,
         stored: Option<Handle>,
         hold: Option<Arc<Hold>>,
+        directions: Option<Directions>,
     ) -> (Pressure, Position) {
         if !self.mesh.has_peers() {
             return (Pressure::Clear, Position::default());
@@ -168,7 +184,24 @@ impl Bridge {
             error!(origin = &*message.stamp.origin, "a message of another broker was to be sent to peers, and is not");
             return (Pressure::Clear, Position::default());
         }
-        self.mesh.spool.append(message, stored, hold)
+        self.mesh.spool.append(message, stored, hold, directions, None)
+    }
+
+    /// Sends a message, of whatever origin, to one peer for one group and for nobody else: the group's members here have gone. In
+    /// the same order and as safely as what is published here; `giver` is the session that had it until now, which the store is
+    /// told of in the same record. `directions` are those of a message that is handed over. `stored` and `hold` as with
+    /// [`Bridge::publish`]. Gives how far the store has to be before it may
+    /// be forgotten here.
+    pub fn hand_over(
+        &self,
+        message: Arc<Message>,
+        stored: Option<Handle>,
+        hold: Option<Arc<Hold>>,
+        directions: Directions,
+        giver: Option<SessionId>,
+    ) -> Position {
+        mesh::add(&self.mesh.handed_over, 1);
+        self.mesh.spool.append(message, stored, hold, Some(directions), giver).1
     }
 
     /// Waits while the pressure is high. Cancel-safe.

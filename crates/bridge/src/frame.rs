@@ -23,6 +23,7 @@
 //!  11 ERROR              | text, UTF-8 to the end |
 //!  12 BYE                |
 //! 128 CLAIM              | from minor 1 on, origin to receiver: see [`claim`] |
+//! 129 GROUP, 130 GROUPS, 131 DIRECTIONS, from minor 2 on, origin to receiver: see [`group`]
 //!
 //! str8 is one byte of length and that many bytes of UTF-8.
 //! ```
@@ -36,14 +37,18 @@
 //!   the origin sends RETAINED frames and SNAPSHOT_END, after which entries go on behind `base`.
 //! - **ENTRY** numbers go up by one. GAP stands for entries that are lost, SKIP for entries that had expired.
 //! - **age** is in milliseconds since the origin received the message from its publisher; **time** is its stamp's.
-//! - **CLAIM** is about a client, not about the log: it comes anywhere between the others, and is never acknowledged.
+//! - **CLAIM**, **GROUP** are not about the log: they come anywhere between the others, and are never acknowledged.
 //! - **ACK** is cumulative. A receiver sends PONG for each PING, and unasked while a long frame is on its way.
 
 pub(crate) mod claim;
+pub(crate) mod group;
+mod message;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 pub(crate) use self::claim::Claim;
+pub(crate) use self::group::{Directed, Group};
+pub(crate) use self::message::{Entry, MAX_FIELDS, Retained, entry_body, entry_head, retained_body, retained_head};
 
 /// First bytes of a HELLO's body.
 const MAGIC: [u8; 4] = *b"EvMQ";
@@ -57,12 +62,8 @@ pub(crate) const HEADER: usize = 5;
 pub(crate) const MAX_GREETING: u32 = 1024;
 /// Longest text of an ERROR that is sent or kept.
 const MAX_ERROR_TEXT: usize = 512;
-/// Body of an ENTRY before its PUBLISH packet.
-const ENTRY_FIELDS: usize = 24;
-/// Most that a frame's body holds besides a PUBLISH packet.
-pub(crate) const MAX_FIELDS: usize = ENTRY_FIELDS + 256;
-/// From this kind on, a frame that is not known is ignored.
-const FIRST_IGNORABLE: u8 = 128;
+/// From 128 on a frame that is not known is ignored; from this kind on, none is known.
+const FIRST_UNKNOWN: u8 = group::DIRECTIONS + 1;
 
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +103,15 @@ pub(crate) enum Frame {
     Bye,
     /// A client has connected to the origin.
     Claim(Claim),
+    /// A group's members at the origin.
+    Group(Group),
+    /// All of its groups are told from here on, or until here if it is `is_complete`.
+    Groups {
+        /// The last of them.
+        is_complete: bool,
+    },
+    /// Where the next entry is to go.
+    Directed(Directed),
 }
 
 /// HELLO.
@@ -136,39 +146,6 @@ pub(crate) struct Welcome {
     pub(crate) resume: Option<u64>,
     /// Largest body that the receiver takes.
     pub(crate) max_body: u32,
-}
-
-/// ENTRY. The packet is read by [`crate::wire_message`], once it is known that it is no duplicate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
-    /// Its place in the origin's log.
-    pub(crate) seq: u64,
-    /// Milliseconds since the origin received it.
-    pub(crate) age: u64,
-    /// Time of its stamp; the stamp's origin is the sender of the frame.
-    pub(crate) time: u64,
-    /// MQTT 5.0 PUBLISH packet, not yet read.
-    pub(crate) packet: BytesMut,
-}
-
-impl Entry {
-    /// Whether it is more than QoS 0, by the flags of its packet's first byte (§3.3.1); see [`crate::log::is_kept`].
-    pub(crate) fn is_kept(&self) -> bool {
-        self.packet.first().is_some_and(|flags| flags & 0b0111 != 0)
-    }
-}
-
-/// RETAINED.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Retained {
-    /// Milliseconds since its origin received it.
-    pub(crate) age: u64,
-    /// Time of its stamp.
-    pub(crate) time: u64,
-    /// Origin of its stamp.
-    pub(crate) origin: String,
-    /// MQTT 5.0 PUBLISH packet, not yet read.
-    pub(crate) packet: BytesMut,
 }
 
 /// Sequence numbers, both ends included.
@@ -239,35 +216,10 @@ pub(crate) fn encode(frame: &Frame, out: &mut BytesMut) {
         Frame::Error { text } => framed(11, out, |out| out.put_slice(cut(text).as_bytes())),
         Frame::Bye => framed(12, out, |_| {}),
         Frame::Claim(claim) => framed(claim::KIND, out, |out| claim::put(claim, out)),
+        Frame::Group(group) => framed(group::GROUP, out, |out| group::put_group(group, out)),
+        Frame::Groups { is_complete } => framed(group::GROUPS, out, |out| group::put_groups(*is_complete, out)),
+        Frame::Directed(directed) => framed(group::DIRECTIONS, out, |out| group::put_directed(directed, out)),
     }
-}
-
-/// Appends an ENTRY up to its packet, which the caller appends: `packet` bytes.
-pub(crate) fn entry_head(seq: u64, age: u64, time: u64, packet: usize, out: &mut BytesMut) {
-    out.reserve(HEADER + ENTRY_FIELDS + packet);
-    header(ENTRY_FIELDS + packet, 3, out);
-    out.put_u64(seq);
-    out.put_u64(age);
-    out.put_u64(time);
-}
-
-/// Length of the body of an ENTRY with a packet of `packet` bytes.
-pub(crate) fn entry_body(packet: usize) -> usize {
-    ENTRY_FIELDS + packet
-}
-
-/// Appends a RETAINED up to its packet, which the caller appends: `packet` bytes.
-pub(crate) fn retained_head(age: u64, time: u64, origin: &str, packet: usize, out: &mut BytesMut) {
-    out.reserve(HEADER + retained_body(origin, packet));
-    header(retained_body(origin, packet), 4, out);
-    out.put_u64(age);
-    out.put_u64(time);
-    put_str8(origin, out);
-}
-
-/// Length of the body of a RETAINED with a packet of `packet` bytes.
-pub(crate) fn retained_body(origin: &str, packet: usize) -> usize {
-    17 + origin.len() + packet
 }
 
 /// Takes the first frame out of `buffer`; `None` while bytes are missing, then `buffer` is as it was. Frames of unknown kinds
@@ -288,7 +240,7 @@ pub(crate) fn decode(buffer: &mut BytesMut, max_body: u32) -> Result<Option<Fram
         }
         buffer.advance(HEADER);
         let body = buffer.split_to(length as usize);
-        if kind < FIRST_IGNORABLE || kind == claim::KIND {
+        if kind < FIRST_UNKNOWN {
             return decode_body(kind, body).map(Some);
         }
     }
@@ -301,18 +253,12 @@ pub(crate) fn missing(buffer: &[u8]) -> usize {
     (HEADER + length as usize).saturating_sub(buffer.len())
 }
 
-fn decode_body(kind: u8, mut body: BytesMut) -> Result<Frame, FrameError> {
+fn decode_body(kind: u8, body: BytesMut) -> Result<Frame, FrameError> {
     match kind {
         1 => decode_hello(body.freeze()),
         2 => decode_welcome(body.freeze()).ok_or(FrameError::Malformed("WELCOME")),
-        3 => {
-            let Some(fields) = body.first_chunk::<ENTRY_FIELDS>() else { return Err(FrameError::Malformed("ENTRY")) };
-            let mut fields = &fields[..];
-            let (seq, age, time) = (fields.get_u64(), fields.get_u64(), fields.get_u64());
-            body.advance(ENTRY_FIELDS);
-            Ok(Frame::Entry(Entry { seq, age, time, packet: body }))
-        }
-        4 => decode_retained(body).ok_or(FrameError::Malformed("RETAINED")),
+        3 => message::get_entry(body).map(Frame::Entry).ok_or(FrameError::Malformed("ENTRY")),
+        4 => message::get_retained(body).map(Frame::Retained).ok_or(FrameError::Malformed("RETAINED")),
         5 => number(body, "SNAPSHOT_END").map(|base| Frame::SnapshotEnd { base }),
         6 => range(body, "GAP").map(Frame::Gap),
         7 => range(body, "SKIP").map(Frame::Skip),
@@ -322,6 +268,11 @@ fn decode_body(kind: u8, mut body: BytesMut) -> Result<Frame, FrameError> {
         11 => Ok(Frame::Error { text: cut(&String::from_utf8_lossy(&body)).to_owned() }),
         12 => Ok(Frame::Bye),
         claim::KIND => claim::get(body).map(Frame::Claim).ok_or(FrameError::Malformed("CLAIM")),
+        group::GROUP => group::get_group(body).map(Frame::Group).ok_or(FrameError::Malformed("GROUP")),
+        group::GROUPS => group::get_groups(body)
+            .map(|is_complete| Frame::Groups { is_complete })
+            .ok_or(FrameError::Malformed("GROUPS")),
+        group::DIRECTIONS => group::get_directed(body).map(Frame::Directed).ok_or(FrameError::Malformed("DIRECTIONS")),
         other => Err(FrameError::UnknownKind(other)),
     }
 }
@@ -357,13 +308,6 @@ fn decode_welcome(mut body: Bytes) -> Option<Frame> {
     let resume = body.try_get_u64().ok()?;
     let max_body = body.try_get_u32().ok()?;
     Some(Frame::Welcome(Welcome { version, minor, instance, resume: (known == 1).then_some(resume), max_body }))
-}
-
-fn decode_retained(mut body: BytesMut) -> Option<Frame> {
-    let age = body.try_get_u64().ok()?;
-    let time = body.try_get_u64().ok()?;
-    let origin = get_str8(&mut body)?;
-    Some(Frame::Retained(Retained { age, time, origin, packet: body }))
 }
 
 fn number(mut body: BytesMut, name: &'static str) -> Result<u64, FrameError> {

@@ -18,10 +18,14 @@
 //! Pure: bytes and delivery are with the driver, [`crate::incoming`], which carries out all actions before it lets anybody
 //! else at the machine.
 
+mod action;
+
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::frame::{Claim, Entry, Frame, Hello, MINOR, Range, Retained, VERSIONS, Welcome};
+pub(crate) use self::action::{Action, Change};
+use crate::frame::{Directed, Frame, Group, Hello, MINOR, Range, VERSIONS, Welcome};
+use crate::groups::Heard;
 use crate::link::{DEAD_AFTER, PING_INTERVAL};
 
 /// Instances of an origin that are remembered: an older one has been replaced this many times.
@@ -30,53 +34,6 @@ const INSTANCES: usize = 8;
 /// One connection of the origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LinkId(u64);
-
-/// What the driver of the current link shall do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Send a frame.
-    Send(Frame),
-    /// Give a message to the broker, of this log of the origin.
-    Deliver {
-        /// Epoch of the log.
-        epoch: u64,
-        /// The message.
-        entry: Entry,
-    },
-    /// Write down that everything up to here was applied, behind all that is written down of it; then, when that is on the
-    /// disk as far as the settings ask for it, call [`Inbound::handle_recorded`].
-    Record {
-        /// Epoch of the log.
-        epoch: u64,
-        /// The newest entry that was applied.
-        seq: u64,
-    },
-    /// A client has connected to the origin: tell the broker.
-    Claimed(Claim),
-    /// Give a retained message of a snapshot to the broker.
-    ApplyRetained(Retained),
-    /// This broker will never get these messages: count them.
-    Missed(Range),
-    /// A message came again and was dropped: count it.
-    Duplicate,
-    /// Close the connection, after what was sent.
-    Close,
-    /// The link has changed.
-    Changed(Change),
-}
-
-/// From one state to another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Change {
-    /// The state before, for logs.
-    pub(crate) from: &'static str,
-    /// The state after.
-    pub(crate) to: &'static str,
-    /// Why.
-    pub(crate) reason: String,
-    /// Whether the origin does not keep to the protocol.
-    pub(crate) violated: bool,
-}
 
 const DOWN: &str = "no link";
 const UP: &str = "linked";
@@ -119,6 +76,8 @@ struct Linked {
     acknowledged: Option<u64>,
     /// The newest entry that it had when it connected, if it said so.
     last: Option<u64>,
+    /// Where an entry that has not come yet is to go.
+    directed: Option<Directed>,
 }
 
 impl Inbound {
@@ -185,6 +144,7 @@ impl Inbound {
             fed: false,
             acknowledged: None,
             last: hello.last,
+            directed: None,
         });
         let resume = self.select_instance(hello.instance);
         if let Some(link) = &mut self.link {
@@ -225,13 +185,15 @@ impl Inbound {
 
     /// A frame came from the origin.
     pub(crate) fn handle_frame(&mut self, frame: Frame) {
-        let (Some(_), Some(instance)) = (&self.link, self.instances.back_mut()) else { return };
+        let (Some(link), Some(instance)) = (&mut self.link, self.instances.back_mut()) else { return };
         match frame {
             Frame::Entry(entry) => match instance.applied {
                 Some(applied) if entry.seq == applied + 1 => {
                     instance.applied = Some(entry.seq);
                     instance.is_due |= entry.is_kept();
-                    self.actions.push_back(Action::Deliver { epoch: instance.epoch, entry });
+                    let directed = link.directed.take().filter(|directed| directed.seq == entry.seq);
+                    let directions = directed.map(|directed| directed.directions);
+                    self.actions.push_back(Action::Deliver { epoch: instance.epoch, entry, directions });
                 }
                 Some(applied) if entry.seq <= applied => {
                     self.actions.push_back(Action::Duplicate);
@@ -251,7 +213,14 @@ impl Inbound {
                 Some(applied) if base <= applied => {}
                 Some(applied) => self.violated(&format!("a snapshot ends at {base} after entry {applied}")),
             },
+            Frame::Directed(directed) => link.directed = Some(directed),
             Frame::Claim(claim) => self.actions.push_back(Action::Claimed(claim)),
+            Frame::Group(Group { filter, members }) => {
+                self.actions.push_back(Action::Heard(Heard::Group { filter, members }));
+            }
+            Frame::Groups { is_complete } => {
+                self.actions.push_back(Action::Heard(if is_complete { Heard::Complete } else { Heard::Begin }));
+            }
             Frame::Ping => self.send(Frame::Pong),
             Frame::Bye => self.down("it stops".into(), false),
             Frame::Error { text } => self.down(format!("it says that this broker {text}"), true),

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::claim;
+use crate::directions::Directions;
 use crate::frame::{self, Claim, Entry, Hello, Range, Retained};
 use crate::inbound::{Action, Change, LinkId};
 use crate::link::PING_INTERVAL;
@@ -149,16 +150,15 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
         while let Some(action) = origin.machine.poll_action() {
             match action {
                 Action::Send(frame) => frame::encode(&frame, self.wire.output()),
-                Action::Deliver { epoch, entry } => self.take(epoch, entry, now),
+                Action::Deliver { epoch, entry, directions } => self.take(epoch, entry, directions, now),
                 Action::Record { epoch, seq } => {
                     self.hand_over(origin, Some((epoch, seq)));
                     settle(&self.mesh, origin);
                 }
-                Action::ApplyRetained(retained) => {
-                    self.hand_over(origin, None);
-                    self.apply_retained(retained, now);
-                }
+                // By their stamps: it makes no difference what is handed over first.
+                Action::ApplyRetained(retained) => self.apply_retained(retained, now),
                 Action::Claimed(claim) => self.claimed(claim),
+                Action::Heard(heard) => self.mesh.heard(&self.slot, heard),
                 Action::Missed(range) => self.count_missed(range),
                 Action::Duplicate => add(&self.slot.counters.duplicates, 1),
                 Action::Close => self.closing = Some(Closing::Politely),
@@ -167,13 +167,13 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
         }
     }
 
-    fn take(&mut self, epoch: u64, entry: Entry, now: Instant) {
+    fn take(&mut self, epoch: u64, entry: Entry, directions: Option<Directions>, now: Instant) {
         let stamp = Stamp { time: entry.time, origin: Arc::clone(&self.origin) };
         self.mesh.clock.observe(entry.time);
         match wire_message::decode(of_its_own(entry.packet), stamp, entry.age, now) {
             Ok(message) => {
                 add(&self.slot.counters.received, 1);
-                self.arrived.push(Arrived { message, epoch, seq: entry.seq });
+                self.arrived.push(Arrived { message, epoch, seq: entry.seq, directions });
             }
             Err(error) => self.count_malformed(Some(entry.seq), &error),
         }
@@ -183,11 +183,12 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
     fn hand_over(&mut self, origin: &mut Origin, applied: Option<(u64, u64)>) {
         let keeper = self.mesh.spool.keeper();
         let mut record = || {
-            let Some((epoch, seq)) = applied else { return };
+            let Some((epoch, seq)) = applied else { return Position::default() };
             let at = keeper.as_ref().map_or(Position::default(), |keeper| {
                 keeper.store().append(&Record::Applied { origin: (&*self.origin).into(), epoch, seq })
             });
             origin.recorded.push_back((at, epoch, seq));
+            at
         };
         if self.arrived.is_empty() {
             record();
@@ -238,6 +239,7 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
 
     fn report(&self, change: &Change, linked: bool) {
         self.slot.counters.note_links(now(), |links| links.receiving = linked);
+        self.mesh.linked(&self.slot);
         let (peer, from, to, reason) = (&*self.origin, change.from, change.to, change.reason.as_str());
         if change.violated {
             warn!(peer, from, to, reason, "link from peer");

@@ -18,6 +18,8 @@
 //! | `inbound` | the receiving side's state machine for one origin: once, in order | pure |
 //! | [`claim`] | which broker a client is connected to: the latest | pure |
 //! | `alarm` | what an operator is to know at once | pure |
+//! | [`groups`] | who has members of a shared subscription | pure |
+//! | [`directions`] | which broker gives a message to a shared subscription | pure |
 //! | `clock` | the hybrid logical clock | pure |
 //! | `admission` | connections that are not yet known to be a peer's | pure |
 //! | `mesh`, `spool` | what all tasks share: counters, the log behind its lock, what the store has of it | |
@@ -34,9 +36,11 @@ pub mod bridge;
 pub mod claim;
 mod clock;
 mod cursor;
+pub mod directions;
 mod driver;
 mod fanout;
 mod frame;
+pub mod groups;
 mod hold;
 mod identity;
 mod inbound;
@@ -58,6 +62,8 @@ mod wire_message;
 
 pub use bridge::{Bridge, BridgeError, Pressure};
 pub use claim::{Claim, Clients, Standing};
+pub use directions::{Directions, GroupId};
+pub use groups::{Groups, Heard, Members};
 pub use hold::Hold;
 pub use mesh::PeersChanged;
 pub use message::{Arrived, Keeper, Local, Message, Recovered, Stamp, is_kept};

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use crate::backoff::Backoff;
 use crate::batch::Batch;
 use crate::cursor::{Cursor, Room};
-use crate::frame::{Frame, Hello, Range, VERSIONS, Welcome, claim};
+use crate::frame::{Frame, Hello, Range, VERSIONS, Welcome};
 
 pub(crate) use self::action::{Action, Change, Loss, State};
 use self::losses::Losses;
@@ -230,7 +230,10 @@ impl Link {
                 | Frame::Ack { .. }
                 | Frame::Ping
                 | Frame::Pong
-                | Frame::Claim(_),
+                | Frame::Claim(_)
+                | Frame::Group(_)
+                | Frame::Groups { .. }
+                | Frame::Directed(_),
             ) => self.violated("it sent a frame that has no place here", now),
         }
     }
@@ -272,19 +275,6 @@ impl Link {
         self.cursor.sent(batch.last, batch.bytes)
     }
 
-    /// A read found that the log begins at `first` only.
-    pub(crate) fn handle_gone(&mut self, first: u64) {
-        self.reading = false;
-        if self.state == State::Streaming && first <= self.cursor.next() {
-            // The peer has said meanwhile that it has what is gone.
-            self.pump();
-        } else if self.state == State::Streaming {
-            let gap = Range { from: self.cursor.next(), to: first - 1 };
-            self.actions.extend(self.losses.begin(Loss::LogFull));
-            self.snapshot(Some(gap), "log no longer holds what the peer needs next");
-        }
-    }
-
     /// A read found nothing new.
     pub(crate) fn handle_end(&mut self, now: Instant) {
         self.reading = false;
@@ -297,13 +287,6 @@ impl Link {
         self.reading = false;
         self.at_end = true;
         self.held = true;
-    }
-
-    /// While the peer is away: the log begins at `first`.
-    pub(crate) fn handle_log_start(&mut self, first: u64) {
-        if first > self.cursor.acknowledged() + 1 {
-            self.actions.extend(self.losses.begin(Loss::LogFull));
-        }
     }
 
     fn welcome(&mut self, welcome: Welcome, now: Instant) {
@@ -331,7 +314,7 @@ impl Link {
         self.at_end = false;
         self.held = false;
         self.actions.push_back(Action::Attach(base));
-        self.actions.extend((welcome.minor >= claim::SINCE_MINOR).then_some(Action::Claim));
+        self.actions.extend((welcome.minor > 0).then_some(Action::Tell(welcome.minor)));
         match (welcome.resume, known) {
             (Some(seq), _) => {
                 self.change(State::Streaming, format!("peer goes on after message {seq}"), false);

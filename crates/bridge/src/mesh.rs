@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use evermq_config::{BrokerConfig, HostName, Peer};
 use evermq_daemon::listen::SocketOptions;
+use evermq_mqtt::Text;
 use evermq_store::{Record, SegmentId};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -16,6 +17,7 @@ use crate::claim::{Claim, Clients};
 use crate::clock::HybridClock;
 use crate::fanout::Fanout;
 use crate::frame::{self, Hello, MINOR, VERSIONS};
+use crate::groups::{Groups, Heard};
 use crate::inbound::Inbound;
 use crate::log::{Bounds, Entry, Saved};
 use crate::message::{Keeper, Local, Recovered, Stamp};
@@ -44,6 +46,8 @@ pub(crate) struct Mesh {
     pub(crate) local: Arc<dyn Local>,
     /// Who knows of clients, if anybody does.
     pub(crate) clients: OnceLock<Arc<dyn Clients>>,
+    /// Who knows of groups, if anybody does.
+    pub(crate) groups: OnceLock<Arc<dyn Groups>>,
     pub(crate) spool: Spool,
     pub(crate) clock: HybridClock,
     /// When this log began, in nanoseconds since 1970.
@@ -52,6 +56,7 @@ pub(crate) struct Mesh {
     pub(crate) socket: SocketOptions,
     pub(crate) max_body: u32,
     pub(crate) strangers: AtomicU64,
+    pub(crate) handed_over: AtomicU64,
 }
 
 /// Peers that came and went while the broker ran.
@@ -95,6 +100,7 @@ impl Mesh {
             idle: Mutex::default(),
             local,
             clients: OnceLock::new(),
+            groups: OnceLock::new(),
             spool: Spool::new(bounds, config.peers.len()),
             clock: HybridClock::default(),
             epoch: AtomicU64::new(epoch),
@@ -102,6 +108,7 @@ impl Mesh {
             socket: SocketOptions { keepalive: broker.tcp_keepalive, user_timeout: broker.tcp_user_timeout },
             max_body,
             strangers: AtomicU64::new(0),
+            handed_over: AtomicU64::new(0),
         }
     }
 
@@ -115,8 +122,9 @@ impl Mesh {
             None => self.epoch(),
         };
         self.epoch.store(epoch, Ordering::Relaxed);
-        let messages =
-            messages.into_iter().map(|(seq, message, handle)| (seq, Entry::new(message, Some(handle), None)));
+        let messages = messages
+            .into_iter()
+            .map(|(seq, message, handle, directions)| (seq, Entry::new(message, Some(handle), None, directions)));
         let entries: Vec<_> = messages.collect();
         let (first, kept, reserved) = log.map_or((1, 0, 0), |log| (log.first, log.kept, log.reserved));
         let last = entries.last().map_or(0, |(seq, _)| *seq).max(reserved);
@@ -197,6 +205,7 @@ impl Mesh {
 
     fn part_with(&self, slot: &Arc<PeerSlot>, former: &mut BTreeMap<HostName, Arc<Mutex<Origin>>>) {
         slot.left.cancel();
+        self.linked(slot);
         let abandoned = self.spool.remove_reader(slot.reader);
         add(&self.changes.abandoned, abandoned);
         former.insert(slot.name.clone(), Arc::clone(&slot.origin));
@@ -275,6 +284,29 @@ impl Mesh {
     pub(crate) fn claim(&self, claim: Claim) {
         let claim = Arc::new(claim);
         self.roster().slots.iter().for_each(|peer| peer.claims.add(&claim));
+    }
+
+    /// The members of a group have changed: every peer that can be told is told.
+    pub(crate) fn group_changed(&self, filter: &Text) {
+        self.roster().slots.iter().for_each(|peer| peer.claims.add_group(filter));
+    }
+
+    /// Something is heard of a peer's groups.
+    pub(crate) fn heard(&self, peer: &PeerSlot, heard: Heard) {
+        if let Some(groups) = self.groups.get() {
+            groups.heard(&Arc::from(peer.name.as_str()), heard);
+        }
+    }
+
+    /// A link to or from a peer has come up, or is down, or it has left.
+    pub(crate) fn linked(&self, peer: &PeerSlot) {
+        let links = peer.counters.links();
+        self.heard(peer, Heard::Linked(links.connected && links.receiving));
+        if peer.left.is_cancelled() {
+            // It has no groups any more. Said again when its links have ended: one may have brought news of some meanwhile.
+            self.heard(peer, Heard::Begin);
+            self.heard(peer, Heard::Complete);
+        }
     }
 
     /// A stamp later than all before it.

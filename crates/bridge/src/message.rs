@@ -5,8 +5,9 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use evermq_mqtt::Publish;
-use evermq_store::{Handle, Store};
+use evermq_store::{Handle, Position, Store};
 
+use crate::directions::Directions;
 pub use crate::log::is_kept;
 
 /// A message as brokers hold it and pass it to each other.
@@ -39,6 +40,8 @@ pub struct Arrived {
     pub epoch: u64,
     /// The place in it.
     pub seq: u64,
+    /// Where it is to go, if not just to everyone.
+    pub directions: Option<Directions>,
 }
 
 /// Where the bridge keeps what is to outlive the process.
@@ -57,8 +60,8 @@ pub struct Recovered {
     pub log: Option<evermq_store::OriginLog>,
     /// More of it may have been sent than is known.
     pub is_log_doubtful: bool,
-    /// The messages in the log by their places, in order.
-    pub messages: Vec<(u64, Arc<Message>, Handle)>,
+    /// The messages in the log by their places, in order, each with where it is to go, if not just to everyone.
+    pub messages: Vec<(u64, Arc<Message>, Handle, Option<Directions>)>,
     /// Up to where other brokers have it, at least.
     pub cursors: Vec<(String, u64)>,
     /// How far this broker is with the others' logs.
@@ -68,13 +71,14 @@ pub struct Recovered {
 /// What the bridge asks of the broker it lives in.
 ///
 /// Every call comes from the bridge's own runtime thread and must not block. None of them may call
-/// [`Bridge::publish`](crate::Bridge::publish) with what it was given: only the origin of a message sends it.
+/// [`Bridge::publish`](crate::Bridge::publish) with what it was given: only the origin of a message sends it. What is for the members
+/// of a group that have gone to another broker is for [`Bridge::hand_over`](crate::Bridge::hand_over).
 pub trait Local: Send + Sync + 'static {
     /// Gives one peer's messages to this broker's subscribers, always, and to the retained store if they have the retain
     /// flag and their stamp is newer than what is held there. Called in the origin's order, one origin at a time, once.
-    /// `applied` writes down that all of them have come: to be called behind all that is written down of them. Until then
-    /// nobody may be sent one at QoS 2.
-    fn deliver(&self, messages: &mut Vec<Arrived>, applied: &mut dyn FnMut());
+    /// `applied` writes down that all of them have come, and says where: to be called behind all that is written down of them.
+    /// Until then nobody may be sent one at QoS 2. One that is handed over is for the groups that are named, and for nobody else.
+    fn deliver(&self, messages: &mut Vec<Arrived>, applied: &mut dyn FnMut() -> Position);
 
     /// Whether what peers send can be taken: the store keeps up. Otherwise the task is woken when it is time.
     fn poll_ready(&self, _cx: &mut Context<'_>) -> Poll<()> {

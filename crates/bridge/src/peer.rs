@@ -15,8 +15,8 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::batch;
-use crate::frame::{self, Frame};
+use crate::batch::{self, Receiver};
+use crate::frame::{self, Frame, group};
 use crate::identity::Identity;
 use crate::link::{Action, Change, Link, Loss, State};
 use crate::log::Read;
@@ -42,6 +42,8 @@ pub(crate) struct Dialer {
     connection: Connection,
     snapshot: Option<Snapshot>,
     teller: Teller,
+    /// The minor of the protocol that the peer speaks.
+    minor: u8,
     /// What may not be sent yet.
     held: Option<Held>,
 }
@@ -78,6 +80,7 @@ impl Dialer {
             connection: Connection::None,
             snapshot: None,
             teller: Teller::default(),
+            minor: 0,
             held: None,
         }
     }
@@ -183,8 +186,9 @@ impl Dialer {
                 }
                 Action::Read(room) => self.read(room),
                 Action::Attach(acknowledged) => self.mesh.spool.attach(self.slot.reader, acknowledged),
-                Action::Claim => {
-                    self.slot.claims.begin();
+                Action::Tell(minor) => {
+                    self.minor = minor;
+                    self.slot.claims.begin(minor);
                     self.tell();
                 }
                 Action::Acknowledged(seq) => self.acknowledged(seq),
@@ -244,11 +248,18 @@ impl Dialer {
     }
 
     fn read(&mut self, room: crate::cursor::Room) {
+        // Whoever is handed a message for a group is to know before that there is nobody of it here.
+        self.tell();
         let Connection::Open(wire) = &mut self.connection else { return };
         let now = now();
         match self.mesh.spool.read(self.slot.reader, room) {
             Read::Items(items) => {
-                let batch = batch::write(room.from, &items, self.link.max_body(), now, wire.output());
+                let to = Receiver {
+                    name: self.slot.name.as_str(),
+                    max_body: self.link.max_body(),
+                    is_directed: self.minor >= group::SINCE_MINOR,
+                };
+                let batch = batch::write(room.from, &items, to, now, wire.output());
                 let counters = &self.slot.counters;
                 add(&counters.sent, batch.messages);
                 add(&counters.expired, batch.expired);
@@ -315,6 +326,7 @@ impl Dialer {
     fn report(&self, change: &Change) {
         let counters = &self.slot.counters;
         counters.note_links(now(), |links| links.connected = change.to.is_up());
+        self.mesh.linked(&self.slot);
         let (peer, from, to, reason) = (self.name(), change.from.name(), change.to.name(), change.reason.as_str());
         let failed = matches!(change.to, State::Backoff { .. });
         let new_error = failed && {

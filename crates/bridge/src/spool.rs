@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use evermq_store::{Handle, Position, SegmentId, Store};
+use evermq_store::{Handle, Position, SegmentId, SessionId, Store};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use self::kept::Kept;
 use crate::bridge::Pressure;
 use crate::cursor::Room;
+use crate::directions::Directions;
 use crate::hold::Hold;
 use crate::log::{Appended, Bounds, Entry, OriginLog, Read, Saved};
 use crate::message::{Keeper, Message};
@@ -113,24 +114,27 @@ impl Spool {
         lag
     }
 
-    /// Appends a message; how far the store has to be before its publisher may be told that it was taken.
+    /// Appends a message, which the session `giver` had until now, if any; how far the store has to be before its publisher may be
+    /// told that it was taken.
     pub(crate) fn append(
         &self,
         message: Arc<Message>,
         stored: Option<Handle>,
         hold: Option<Arc<Hold>>,
+        directions: Option<Directions>,
+        giver: Option<SessionId>,
     ) -> (Pressure, Position) {
         let own_hold = (stored.is_some() && hold.is_none() && message.publish.qos == evermq_mqtt::QoS::ExactlyOnce)
             .then(Hold::new);
         let hold = hold.filter(|_| stored.is_some()).or_else(|| own_hold.clone());
-        let entry = Entry::new(message, stored, hold);
+        let entry = Entry::new(message, stored, hold, directions);
         let (mut left, mut wake, mut at) = (Vec::new(), 0_u64, Position::default());
         let appended = {
             let mut inner = self.inner.lock();
             let Inner { log, kept } = &mut *inner;
             let appended = log.append(Arc::clone(&entry), &mut left);
             if let Some(kept) = kept {
-                at = kept.append(appended.seq, &entry, log);
+                at = kept.append(appended.seq, &entry, giver, log);
             }
             if let Some(hold) = &own_hold {
                 hold.release(at);

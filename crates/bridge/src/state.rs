@@ -35,6 +35,9 @@ pub struct BridgeState {
     pub peers_left: u64,
     /// Messages that those had not acknowledged then.
     pub abandoned: u64,
+    /// Messages of shared subscriptions that were chosen for this broker, or waited here, and were handed over to another one,
+    /// because no member was left here to take them.
+    pub handed_over: u64,
     /// Every other broker, in the file's order.
     pub peers: Vec<PeerState>,
 }
@@ -101,6 +104,8 @@ pub struct PeerState {
     pub bytes_received: u64,
     /// Connections or sessions of clients that ended here because the client has connected to it.
     pub taken_over: u64,
+    /// Members of shared subscriptions that are connected to it, as it has told.
+    pub shared_members: u64,
     /// Why the last connection to it, or attempt at one, ended.
     pub last_error: Option<String>,
 }
@@ -128,6 +133,7 @@ impl Mesh {
             log_oldest_seconds: seconds_since(log.oldest),
             pressure: log.high,
             strangers: read(&self.strangers),
+            handed_over: read(&self.handed_over),
             peers_joined: read(&self.changes.joined),
             peers_left: read(&self.changes.left),
             abandoned: read(&self.changes.abandoned),
@@ -164,6 +170,7 @@ impl Mesh {
             bytes_sent: read(&counters.bytes_sent),
             bytes_received: read(&counters.bytes_received),
             taken_over: read(&counters.taken_over),
+            shared_members: self.groups.get().map_or(0, |groups| groups.connected_at(slot.name.as_str())),
             last_error: counters.last_error.lock().clone(),
         }
     }

@@ -3,9 +3,9 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use evermq_bridge::{Bridge, Claim, Clients, Hold, Keeper, Message, Pressure, Recovered, Stamp};
-use evermq_mqtt::Publish;
-use evermq_store::{Handle, Position, SegmentId};
+use evermq_bridge::{Bridge, Claim, Clients, Directions, Groups, Hold, Keeper, Message, Pressure, Recovered, Stamp};
+use evermq_mqtt::{Publish, Text};
+use evermq_store::{Handle, Position, SegmentId, SessionId};
 use serde_json::Value;
 
 /// A wait for [`Backbone::relieved`].
@@ -22,9 +22,31 @@ pub trait Backbone: Send + Sync + 'static {
     /// Whether a message is to be in the store before [`Backbone::publish`].
     fn keeps(&self, publish: &Publish) -> bool;
     /// Sends a client's message to every other broker. The order of calls is the order there. `stored` is where the store
-    /// has it, `hold` what has to be written down before anybody may have it at QoS 2. Gives how far the store has to be before
-    /// its publisher may be told that it was taken.
-    fn publish(&self, message: Arc<Message>, stored: Option<Handle>, hold: Option<Arc<Hold>>) -> (Pressure, Position);
+    /// has it, `hold` what has to be written down before anybody may have it at QoS 2, `directions` which broker gives it to which
+    /// group. Gives how far the store has to be before its publisher may be told that it was taken.
+    fn publish(
+        &self,
+        message: Arc<Message>,
+        stored: Option<Handle>,
+        hold: Option<Arc<Hold>>,
+        directions: Option<Directions>,
+    ) -> (Pressure, Position);
+    /// Sends a message to another broker for the members of a group there, and for nobody else. The session `giver` had it until
+    /// now. Gives how far the store has to be before that one may be told that it has it no longer.
+    fn hand_over(
+        &self,
+        _message: Arc<Message>,
+        _stored: Option<Handle>,
+        _hold: Option<Arc<Hold>>,
+        _directions: Directions,
+        _giver: Option<SessionId>,
+    ) -> Position {
+        Position::default()
+    }
+    /// Who knows of this broker's groups. Where there is no other broker, nobody asks.
+    fn set_groups(&self, _groups: Arc<dyn Groups>) {}
+    /// Tells every other broker, if there is one, that the members of a group here have changed. Must not block.
+    fn group_changed(&self, _filter: &Text) {}
     /// Who knows of this broker's clients. Where there is no other broker, nobody asks.
     fn set_clients(&self, _clients: Arc<dyn Clients>) {}
     /// Tells every other broker, if there is one, that a client has connected to this one.
@@ -62,8 +84,33 @@ impl Backbone for Bridge {
         Self::keeps(self, publish)
     }
 
-    fn publish(&self, message: Arc<Message>, stored: Option<Handle>, hold: Option<Arc<Hold>>) -> (Pressure, Position) {
-        Self::publish(self, message, stored, hold)
+    fn publish(
+        &self,
+        message: Arc<Message>,
+        stored: Option<Handle>,
+        hold: Option<Arc<Hold>>,
+        directions: Option<Directions>,
+    ) -> (Pressure, Position) {
+        Self::publish(self, message, stored, hold, directions)
+    }
+
+    fn hand_over(
+        &self,
+        message: Arc<Message>,
+        stored: Option<Handle>,
+        hold: Option<Arc<Hold>>,
+        directions: Directions,
+        giver: Option<SessionId>,
+    ) -> Position {
+        Self::hand_over(self, message, stored, hold, directions, giver)
+    }
+
+    fn set_groups(&self, groups: Arc<dyn Groups>) {
+        Self::set_groups(self, groups);
+    }
+
+    fn group_changed(&self, filter: &Text) {
+        Self::group_changed(self, filter);
     }
 
     fn set_clients(&self, clients: Arc<dyn Clients>) {

@@ -17,6 +17,7 @@ use crate::presence::Presence;
 use crate::session::connect::Granted;
 use crate::session::{Action, Change, Delivered, Limits, LinkId, Session};
 use crate::share::Room;
+use crate::share::group::Shares;
 
 mod wakes;
 
@@ -58,6 +59,8 @@ pub struct Slot {
     pub recorded: Position,
     /// The store's segment from which on all of the session is written down.
     pub since: SegmentId,
+    /// The groups of shared subscriptions that it is in, if it ever was in one.
+    pub shares: Option<Box<Shares>>,
 }
 
 /// How a connection is to close.
@@ -118,6 +121,7 @@ impl Mailbox {
             standing: Standing::Unknown,
             recorded: Position::default(),
             since,
+            shares: None,
         };
         Arc::new(Self { key, client_id, journal, durable, connected, slot: Mutex::new(slot) })
     }
@@ -163,7 +167,7 @@ impl Mailbox {
     pub fn change<R>(&self, slot: &mut Slot, changes: &mut Vec<Change>, change: impl FnOnce(&mut Session) -> R) -> R {
         let Some(journal) = &self.journal else {
             let result = change(&mut slot.session);
-            self.note_connected(&slot.session);
+            self.note_connected(slot);
             return result;
         };
         slot.session.swap_changes(changes);
@@ -178,7 +182,7 @@ impl Mailbox {
             }
             self.durable.store(slot.session.is_durable(), Ordering::Relaxed);
         }
-        self.note_connected(&slot.session);
+        self.note_connected(slot);
         result
     }
 
@@ -187,10 +191,13 @@ impl Mailbox {
     }
 
     /// Written only where it changes: publishers read it.
-    fn note_connected(&self, session: &Session) {
-        let is_connected = session.link().is_some();
+    fn note_connected(&self, slot: &Slot) {
+        let is_connected = slot.session.link().is_some();
         if self.connected.load(Ordering::Relaxed) != is_connected {
             self.connected.store(is_connected, Ordering::Relaxed);
+            if let Some(shares) = &slot.shares {
+                shares.note_connected(is_connected);
+            }
         }
     }
 

@@ -273,6 +273,8 @@ fn mesh(text: &mut Exposition, bridge: &Value) {
         .sample(&[("change", "left")], number(&bridge["peers_left"]));
     let help = "Messages that brokers had not acknowledged when they left.";
     text.family("evermq_broker_peer_abandoned_total", Is::Counter, help).sample(&[], number(&bridge["abandoned"]));
+    let help = "Messages of shared subscriptions that went to another broker because no member was left here.";
+    text.family("evermq_broker_handed_over_total", Is::Counter, help).sample(&[], number(&bridge["handed_over"]));
     peers(text, bridge);
 }
 
@@ -298,7 +300,7 @@ fn peers(text: &mut Exposition, bridge: &Value) {
 }
 
 /// Families of one figure of each peer: name, type, help, and the figure's name in the bridge's state.
-const PEER_FAMILIES: [(&str, Is, &str, &str); 17] = [
+const PEER_FAMILIES: [(&str, Is, &str, &str); 18] = [
     (
         "evermq_broker_peer_lag_bytes",
         Is::Gauge,
@@ -334,6 +336,12 @@ const PEER_FAMILIES: [(&str, Is, &str, &str); 17] = [
         Is::Counter,
         "Clients whose connection or session ended here because they connected to it.",
         "taken_over",
+    ),
+    (
+        "evermq_broker_peer_shared_members",
+        Is::Gauge,
+        "Members of shared subscriptions that are connected to it.",
+        "shared_members",
     ),
     ("evermq_broker_peer_resent_total", Is::Counter, "Messages sent to it again after a reconnect.", "resent"),
     ("evermq_broker_peer_lost_total", Is::Counter, "Messages that it will never get.", "lost"),

@@ -4,29 +4,32 @@
 //! (`[MQTT-4.6.0-6]`). No lock is shared by all: the subscriptions are a snapshot, each session has a lock of its own, and
 //! the retained messages are in shards.
 
+mod arrived;
 mod deliveries;
+mod sharing;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
-use evermq_bridge::{Arrived, Hold, Local, Message, is_kept};
+use evermq_bridge::{Directions, Message};
 use evermq_mqtt::{Publish, QoS, TopicFilter};
-use evermq_store::{Handle, Position};
+use evermq_store::Handle;
 
+use crate::backbone::Backbone;
 use crate::bridges::notices::Notices;
 use crate::counters::Counters;
 use crate::journal::Journal;
 use crate::mailbox::{Mailbox, Wakes};
 use crate::message::{self, Body, Delivery, Origin, Shared};
 use crate::retained::{self, Kept, Mark, Retained};
-use crate::session::{Delivered, Subscription};
-use crate::share::{Group, Groups, ShareRef};
+use crate::session::Subscription;
+use crate::share::{Group, Groups, ShareRef, Tree};
 use crate::subscriptions::{Subscribers, Subscriptions};
 use crate::sys::Board;
 use deliveries::Deliveries;
+use sharing::Sharing;
 
 /// Subscriptions, retained messages, and the way from one to the other.
 #[derive(Debug)]
@@ -74,6 +77,15 @@ pub struct Routed {
     pub congested: Congested,
     /// Where the store has it, if it was to be there for other brokers.
     pub stored: Option<Handle>,
+    /// Which broker gives each of the messages to the groups that want it; shorter than these where the rest is for none.
+    pub directions: Vec<Option<Directions>>,
+}
+
+/// What became of messages, and of the groups among those that want them.
+struct Spread<'a> {
+    is_wanted: bool,
+    congested: Congested,
+    sharing: Sharing<'a>,
 }
 
 impl Router {
@@ -91,6 +103,12 @@ impl Router {
         }
     }
 
+    /// There may be other brokers, from now on.
+    pub fn join_mesh(self: &Arc<Self>, backbone: &Arc<dyn Backbone>) {
+        self.groups.join_mesh(Arc::downgrade(backbone), backbone.next_stamp().origin);
+        backbone.set_groups(Arc::<Self>::clone(self));
+    }
+
     /// Other bounds of the retained messages.
     pub fn set_retained_bounds(&self, bounds: retained::Bounds) {
         self.retained.set_bounds(bounds);
@@ -105,7 +123,9 @@ impl Router {
         if is_for_peers && stored.is_none() {
             stored = self.store_for_peers(&message, wakes.origin().as_deref());
         }
-        Routed { stored: stored.clone(), ..self.spread([(message, stored)], from, wakes) }
+        let sharing = Sharing::choosing(self.groups.membership());
+        let Spread { is_wanted, congested, sharing } = self.spread([(message, stored.clone())], from, sharing, wakes);
+        Routed { is_wanted, congested, stored, directions: sharing.into_directions() }
     }
 
     /// The same for messages of one topic that a client has published one after the other, none of which is to be retained, each
@@ -117,7 +137,9 @@ impl Router {
         from: Option<u64>,
         wakes: &mut Wakes,
     ) -> Routed {
-        self.spread(messages, from, wakes)
+        let sharing = Sharing::choosing(self.groups.membership());
+        let Spread { is_wanted, congested, sharing } = self.spread(messages, from, sharing, wakes);
+        Routed { is_wanted, congested, stored: None, directions: sharing.into_directions() }
     }
 
     /// Puts a message into the store that other brokers wait for. One of QoS 0 they have only as long as this process lives.
@@ -129,22 +151,24 @@ impl Router {
     /// Gives a message of the broker's own to its subscribers, and to those who subscribe later.
     pub fn route_sys(&self, message: Arc<Message>, wakes: &mut Wakes) {
         self.sys.keep(&message);
-        self.spread([(message, None)], None, wakes);
+        self.spread([(message, None)], None, Sharing::Here, wakes);
     }
 
     /// The messages are of one topic, each with where the store has it already.
-    fn spread(
+    fn spread<'a>(
         &self,
         messages: impl IntoIterator<Item = (impl Into<Body>, Option<Handle>)>,
         from: Option<u64>,
+        sharing: Sharing<'a>,
         wakes: &mut Wakes,
-    ) -> Routed {
+    ) -> Spread<'a> {
+        let nobody = |sharing| Spread { is_wanted: false, congested: None, sharing };
         let mut messages = messages.into_iter();
-        let Some((message, stored)) = messages.next() else { return Routed::default() };
+        let Some((message, stored)) = messages.next() else { return nobody(sharing) };
         let message: Body = message.into();
         let snapshot = self.subscriptions.snapshot();
         let matches = snapshot.matches(&message.publish.topic);
-        let Some(first) = matches.first else { return Routed::default() };
+        let Some(first) = matches.first else { return nobody(sharing) };
         let many = first.len() > 1 || !matches.others.is_empty();
         let mut shared = wakes.take_messages();
         let origin = wakes.origin();
@@ -157,36 +181,44 @@ impl Router {
         };
         let messages = messages.map(|(message, stored)| (message.into(), stored));
         shared.extend(std::iter::once((message, stored)).chain(messages).map(share));
-        let mut deliveries = Deliveries { counters: &self.counters, shared, wakes, congested: None };
+        let mut deliveries = Deliveries { counters: &self.counters, shared, wakes, congested: None, sharing };
         if matches.others.is_empty() {
             deliveries.deliver_each(first, from);
         } else {
             deliveries.deliver_overlapping(&matches, from);
         }
-        let Deliveries { shared, wakes, congested, .. } = deliveries;
+        let Deliveries { shared, wakes, congested, sharing, .. } = deliveries;
         wakes.return_messages(shared);
-        Routed { is_wanted: true, congested, stored: None }
+        Spread { is_wanted: true, congested, sharing }
     }
 
-    /// Enters or replaces a subscription.
-    pub fn subscribe(&self, mailbox: &Arc<Mailbox>, filter: &TopicFilter, subscription: Subscription) {
-        self.subscribe_all(mailbox, [(filter, subscription)]);
+    /// Enters a subscription that the session had before the broker was started.
+    pub fn recover(&self, mailbox: &Arc<Mailbox>, filter: &TopicFilter, subscription: Subscription) {
+        self.enter(mailbox, [(filter, subscription)], || 0);
     }
 
-    /// The same for several, which cost less together.
+    /// Enters or replaces subscriptions, which cost less together.
     pub fn subscribe_all<'a>(
         &self,
         mailbox: &Arc<Mailbox>,
         subscriptions: impl IntoIterator<Item = (&'a TopicFilter, Subscription)>,
+    ) {
+        let now = || self.groups.membership().get().map_or(0, |(backbone, _)| backbone.next_stamp().time);
+        self.enter(mailbox, subscriptions, now);
+    }
+
+    fn enter<'a>(
+        &self,
+        mailbox: &Arc<Mailbox>,
+        subscriptions: impl IntoIterator<Item = (&'a TopicFilter, Subscription)>,
+        since: impl Fn() -> u64,
     ) {
         let mut own = Vec::new();
         for (filter, subscription) in subscriptions {
             let ids = subscription.id.map(|id| Arc::from([id]));
             let subscriber = Subscriber { mailbox: Arc::clone(mailbox), subscription, ids };
             if filter.share().is_some() {
-                self.groups.join(filter, subscriber, |key, group| {
-                    self.subscriptions.insert(filter, key, Entry::Group(group));
-                });
+                self.groups.join(filter, subscriber, since(), |tree| self.change(tree));
             } else {
                 own.push((filter, Entry::One(subscriber)));
             }
@@ -201,7 +233,7 @@ impl Router {
         let mut own = Vec::new();
         for filter in filters {
             if filter.share().is_some() {
-                self.groups.leave(filter, mailbox.key(), |key| self.subscriptions.remove([filter], key));
+                self.groups.leave(filter, mailbox.key(), |tree| self.change(tree));
             } else {
                 own.push(filter);
             }
@@ -211,22 +243,17 @@ impl Router {
         }
     }
 
+    fn change(&self, tree: Tree<'_>) {
+        match tree {
+            Tree::Found(filter, key, group) => self.subscriptions.insert(filter, key, Entry::Group(group)),
+            Tree::Gone(filter, key) => self.subscriptions.remove([filter], key),
+        }
+    }
+
     /// The group of a shared subscription that has members.
     #[must_use]
     pub fn share(&self, filter: &TopicFilter) -> Option<ShareRef> {
         self.groups.get(filter).map(|group| Arc::downgrade(&group))
-    }
-
-    /// Messages of shared subscriptions that a session has not acknowledged go to other members (§4.8.2).
-    pub fn give_back(&self, mailbox: &Mailbox, deliveries: Vec<Delivery>, wakes: &mut Wakes) {
-        for delivery in deliveries {
-            let group = delivery.share.and_then(|share| share.upgrade());
-            let taken = group.and_then(|group| group.deliver(&delivery.message, Some(mailbox.key()), wakes));
-            match taken {
-                Some(taken) => self.counters.count_drops(&taken.mailbox, taken.delivered),
-                None => self.counters.count_drops(mailbox, Delivered { dropped: 1, ..Delivered::default() }),
-            }
-        }
     }
 
     /// Puts the retained messages for a subscription into the session's queue (§3.3.1.3).
@@ -293,7 +320,9 @@ impl Router {
     /// Subscriptions in all.
     #[must_use]
     pub fn subscriptions(&self) -> usize {
-        self.subscriptions.len() + self.groups.further_members()
+        // A group is one of the tree's, however many are in it, and has perhaps nobody here.
+        let (groups, members) = self.groups.sizes();
+        (self.subscriptions.len() + members).saturating_sub(groups)
     }
 
     /// Groups of shared subscriptions, and the subscriptions of their members.
@@ -354,34 +383,5 @@ impl Router {
             );
         }
         own
-    }
-}
-
-impl Local for Router {
-    fn deliver(&self, messages: &mut Vec<Arrived>, applied: &mut dyn FnMut()) {
-        self.counters.from_peers.fetch_add(messages.len() as u64, Ordering::Relaxed);
-        self.notices.note(messages);
-        let mut wakes = Wakes::default();
-        let hold = Hold::new();
-        for Arrived { message, epoch, seq } in messages.drain(..) {
-            wakes.begin(is_kept(&message.publish).then(|| Origin::peer(epoch, seq, &hold)));
-            self.route(message, None, false, &mut wakes);
-        }
-        applied();
-        // What is sent of them is written down behind that.
-        hold.release(Position::default());
-        wakes.wake();
-    }
-
-    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.journal.as_ref().map_or(Poll::Ready(()), |journal| journal.poll_room(cx))
-    }
-
-    fn retained(&self) -> Vec<Arc<Message>> {
-        self.retained.all()
-    }
-
-    fn apply_retained(&self, message: Arc<Message>) {
-        self.keep(&message, &mut Wakes::default());
     }
 }

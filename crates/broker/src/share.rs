@@ -1,229 +1,210 @@
-//! Shared subscriptions (§4.8.2): each message goes to one member of the group.
+//! Shared subscriptions (§4.8.2): each message goes to one member of the group, wherever in the cluster its members are.
 //!
-//! A group stands in the subscription tree as one subscriber. Who is in it is a snapshot, as the tree is, so publishers take
-//! no lock but that of the session that gets the message. Members take turns; one with a connection and room in its queue
-//! comes before one that falls behind, and that before one without a connection. An absent member still gets messages of
-//! QoS 1 and 2 when nobody is there to take them: they are its session's then.
-//!
-//! What a session has not acknowledged when it ends goes to another member, but for messages of QoS 2 that it was sent:
-//! those nobody else may see (`[MQTT-4.8.2-5]`). What a member acknowledges with an error is done with
-//! (`[MQTT-4.8.2-6]`). The members of a group are those on this broker.
+//! A group stands in the subscription tree as one subscriber, also where all its members are at other brokers. The broker that a
+//! message is published to chooses which one gives it to the group, and says so to all with the message; see [`cluster`]. How a
+//! broker then chooses among its own members: see [`group`].
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use arc_swap::ArcSwap;
-use evermq_mqtt::{QoS, Text, TopicFilter};
-use hashbrown::HashMap;
-use imbl::Vector;
+use evermq_bridge::{Heard, Members};
+use evermq_mqtt::{Text, TopicFilter};
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 
-use crate::mailbox::{Mailbox, Wakes};
-use crate::message::{Delivery, Shared};
+use crate::backbone::Backbone;
 use crate::router::Subscriber;
-use crate::session::Delivered;
+
+pub mod cluster;
+pub mod group;
+
+pub use cluster::Membership;
+pub use group::{Group, Room, ShareRef, Taken};
 
 /// Keys of groups are above those of mailboxes, with which they share the tree.
 const FIRST_KEY: u64 = 1 << 63;
-/// Members that are looked at for one message, so that a group of very many absent ones costs a publisher little.
-const MAX_SEEN: usize = 1024;
-/// Members whose queues are looked into, for the same reason: that takes their locks.
-const MAX_ASKED: usize = 16;
 
 /// All groups, by their whole filter. Locked when members come and go, never for a message.
 #[derive(Debug, Default)]
 pub struct Groups {
-    by_filter: Mutex<HashMap<Text, Arc<Group>>>,
+    known: Mutex<Known>,
     members: AtomicUsize,
     next_key: AtomicU64,
+    membership: Arc<Membership>,
 }
 
-/// One group.
+#[derive(Debug, Default)]
+struct Known {
+    by_filter: HashMap<Text, Arc<Group>>,
+    /// Brokers that are linked, both ways.
+    linked: BTreeSet<Arc<str>>,
+    /// Groups that a broker had and has not named again since it began to name them all.
+    doubtful: BTreeMap<Arc<str>, HashSet<Text>>,
+}
+
+/// What is to be done in the subscription tree, while nobody else changes the group.
 #[derive(Debug)]
-pub struct Group {
-    key: u64,
-    /// Ascending by key.
-    members: ArcSwap<Vector<(u64, Subscriber)>>,
-    /// Who is next.
-    turn: AtomicUsize,
-}
-
-/// Whom a message is offered to, best first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pass {
-    /// Has a connection, and its queue is less than half full.
-    Ready,
-    /// Has a connection and room.
-    Connected,
-    /// Has no connection, but keeps messages of this QoS and has room.
-    Absent,
-    /// Whoever it is: what has no room is dropped there as anywhere else, and counted.
-    Anyone,
-}
-
-impl Pass {
-    fn is_for(self, member: &Subscriber, qos: QoS) -> bool {
-        let is_connected = member.mailbox.is_connected();
-        let is_kept = qos.min(member.subscription.options.qos) > QoS::AtMostOnce;
-        match self {
-            Self::Ready | Self::Connected => is_connected,
-            Self::Absent => !is_connected && is_kept,
-            Self::Anyone => is_connected || is_kept,
-        }
-    }
-}
-
-/// What became of a message for a group.
-#[derive(Debug)]
-pub struct Taken {
-    /// Who has it, or should have had it.
-    pub mailbox: Arc<Mailbox>,
-    /// What its queue said.
-    pub delivered: Delivered,
+pub enum Tree<'a> {
+    /// A new group is to be found.
+    Found(&'a TopicFilter, u64, Arc<Group>),
+    /// One that nobody is in any more is not.
+    Gone(&'a TopicFilter, u64),
 }
 
 impl Groups {
-    /// Groups, and their members in all.
-    #[must_use]
-    pub fn count(&self) -> (usize, usize) {
-        (self.by_filter.lock().len(), self.members.load(Ordering::Relaxed))
+    /// There may be other brokers, from now on.
+    pub fn join_mesh(&self, backbone: Weak<dyn Backbone>, me: Arc<str>) {
+        self.membership.begin(backbone, me);
     }
 
-    /// Enters or replaces a member. `found` puts a new group into the tree, before it can be removed again.
-    pub fn join(&self, filter: &TopicFilter, subscriber: Subscriber, found: impl FnOnce(u64, Arc<Group>)) {
-        let mut by_filter = self.by_filter.lock();
-        let is_new = if let Some(group) = by_filter.get(filter.as_str()) {
-            group.insert(subscriber)
+    /// This broker among the others.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// Groups with members here, and their members in all.
+    #[must_use]
+    pub fn count(&self) -> (usize, usize) {
+        let known = self.known.lock();
+        let groups = known.by_filter.values().filter(|group| group.has_members()).count();
+        (groups, self.members.load(Ordering::Relaxed))
+    }
+
+    /// Groups in the tree, and members here in all.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, usize) {
+        let known = self.known.lock();
+        (known.by_filter.len(), self.members.load(Ordering::Relaxed))
+    }
+
+    /// Enters or replaces a member. A group that had none here has them since `since`; see [`Members::since`].
+    pub fn join(&self, filter: &TopicFilter, subscriber: Subscriber, since: u64, tree: impl FnOnce(Tree<'_>)) {
+        let mut known = self.known.lock();
+        let is_new = if let Some(group) = known.by_filter.get(filter.as_str()) {
+            group.join(subscriber, since)
         } else {
-            let key = FIRST_KEY + self.next_key.fetch_add(1, Ordering::Relaxed);
-            let group = Arc::new(Group { key, members: ArcSwap::default(), turn: AtomicUsize::new(0) });
-            group.insert(subscriber);
-            by_filter.insert(filter.text().detached(), Arc::clone(&group));
-            found(key, group);
+            let group = self.found(filter);
+            group.join(subscriber, since);
+            known.by_filter.insert(filter.text().detached(), Arc::clone(&group));
+            tree(Tree::Found(filter, group.key(), group));
             true
         };
         self.members.fetch_add(usize::from(is_new), Ordering::Relaxed);
     }
 
-    /// Removes a member. `gone` takes a group without members out of the tree.
-    pub fn leave(&self, filter: &TopicFilter, member: u64, gone: impl FnOnce(u64)) {
-        let mut by_filter = self.by_filter.lock();
-        let Some(group) = by_filter.get(filter.as_str()) else { return };
-        if group.remove(member) {
+    /// Removes a member.
+    pub fn leave(&self, filter: &TopicFilter, member: u64, tree: impl FnOnce(Tree<'_>)) {
+        let mut known = self.known.lock();
+        let Some(group) = known.by_filter.get(filter.as_str()) else { return };
+        if group.leave(member) {
             self.members.fetch_sub(1, Ordering::Relaxed);
         }
-        if group.members.load().is_empty() {
-            let key = group.key;
-            by_filter.remove(filter.as_str());
-            gone(key);
-        }
+        known.forget_if_empty(filter, tree);
     }
 
     /// The group of a filter, if it has members.
     #[must_use]
     pub fn get(&self, filter: &TopicFilter) -> Option<Arc<Group>> {
-        self.by_filter.lock().get(filter.as_str()).cloned()
+        self.known.lock().by_filter.get(filter.as_str()).cloned()
     }
 
-    /// Members beyond one of each group.
+    /// The filters of all groups with members here.
     #[must_use]
-    pub fn further_members(&self) -> usize {
-        let groups = self.by_filter.lock();
-        self.members.load(Ordering::Relaxed) - groups.len()
+    pub fn filters(&self) -> Vec<Text> {
+        let known = self.known.lock();
+        let with_members = known.by_filter.iter().filter(|(_, group)| group.has_members());
+        with_members.map(|(filter, _)| filter.clone()).collect()
     }
-}
 
-impl Group {
-    /// Gives the message to one member; `None` if no member wants it, which is so where all are absent and it is of QoS 0.
-    /// `except` has just given it back.
-    pub fn deliver(self: &Arc<Self>, shared: &Arc<Shared>, except: Option<u64>, wakes: &mut Wakes) -> Option<Taken> {
-        let members = self.members.load();
-        let count = members.len();
-        let start = self.turn.fetch_add(1, Ordering::Relaxed);
-        let qos = shared.message().publish.qos;
-        for pass in [Pass::Ready, Pass::Connected, Pass::Absent, Pass::Anyone] {
-            let asked = (0..count.min(MAX_SEEN))
-                .filter_map(|step| members.get(start.wrapping_add(step) % count))
-                .filter(|(key, member)| except != Some(*key) && pass.is_for(member, qos))
-                .take(MAX_ASKED);
-            for (_, member) in asked {
-                if let Some(delivered) = self.offer(member, shared, pass, wakes) {
-                    return Some(Taken { mailbox: Arc::clone(&member.mailbox), delivered });
+    /// A group's members here.
+    #[must_use]
+    pub fn members(&self, filter: &Text) -> Members {
+        self.known.lock().by_filter.get(filter).map(|group| group.members()).unwrap_or_default()
+    }
+
+    /// Members with a connection, of all groups together, that another broker has told of.
+    #[must_use]
+    pub fn connected_at(&self, broker: &str) -> u64 {
+        let known = self.known.lock();
+        known.by_filter.values().map(|group| u64::from(group.members_at(broker).connected)).sum()
+    }
+
+    /// News of another broker's groups.
+    pub fn heard(&self, broker: &Arc<str>, heard: Heard, mut tree: impl FnMut(Tree<'_>)) {
+        let mut known = self.known.lock();
+        match heard {
+            Heard::Linked(is_linked) => {
+                let has_changed = match is_linked {
+                    true => known.linked.insert(Arc::clone(broker)),
+                    false => known.linked.remove(broker),
+                };
+                if has_changed {
+                    known.by_filter.values().for_each(|group| group.set_linked(broker, is_linked));
+                }
+            }
+            Heard::Begin => {
+                let has = known.by_filter.iter().filter(|(_, group)| group.members_at(broker).all > 0);
+                let has = has.map(|(filter, _)| filter.clone()).collect();
+                known.doubtful.insert(Arc::clone(broker), has);
+            }
+            Heard::Group { filter, members } => {
+                if let Some(doubtful) = known.doubtful.get_mut(broker) {
+                    doubtful.remove(&filter);
+                }
+                self.set(&mut known, broker, filter, members, &mut tree);
+            }
+            Heard::Complete => {
+                for filter in known.doubtful.remove(broker).unwrap_or_default() {
+                    self.set(&mut known, broker, filter, Members::default(), &mut tree);
                 }
             }
         }
-        None
     }
 
-    /// Whether there is a member of this kind, among those that would be looked at.
-    #[must_use]
-    pub fn any(&self, wanted: impl Fn(&Subscriber) -> bool) -> bool {
-        self.members.load().iter().take(MAX_SEEN).any(|(_, member)| wanted(member))
-    }
-
-    fn offer(
-        self: &Arc<Self>,
-        member: &Subscriber,
-        shared: &Arc<Shared>,
-        pass: Pass,
-        wakes: &mut Wakes,
-    ) -> Option<Delivered> {
-        let publish = &shared.message().publish;
-        let options = member.subscription.options;
-        let delivery = Delivery {
-            message: Arc::clone(shared),
-            // [MQTT-4.8.2-3].
-            qos: options.qos.min(publish.qos),
-            retain: publish.retain && options.retain_as_published,
-            ids: member.ids.clone(),
-            share: Some(Arc::downgrade(self)),
-        };
-        let wanted = match pass {
-            Pass::Ready => Room::Plenty,
-            Pass::Connected | Pass::Absent => Room::Some,
-            Pass::Anyone => Room::Any,
-        };
-        member.mailbox.offer(delivery, wanted, wakes)
-    }
-
-    /// Whether the member is new.
-    fn insert(&self, subscriber: Subscriber) -> bool {
-        let mut members = Vector::clone(&self.members.load());
-        let key = subscriber.mailbox.key();
-        let place = members.binary_search_by_key(&key, |(key, _)| *key);
-        match place {
-            Ok(index) => {
-                members.set(index, (key, subscriber));
+    /// A group has these members at another broker.
+    fn set(
+        &self,
+        known: &mut Known,
+        broker: &Arc<str>,
+        filter: Text,
+        members: Members,
+        tree: &mut impl FnMut(Tree<'_>),
+    ) {
+        let Some(filter) = TopicFilter::new(filter).ok().filter(|filter| filter.share().is_some()) else { return };
+        let is_linked = known.linked.contains(broker);
+        match known.by_filter.get(filter.as_str()) {
+            Some(group) => {
+                group.set_elsewhere(broker, members, is_linked);
+                known.forget_if_empty(&filter, tree);
             }
-            Err(index) => members.insert(index, (key, subscriber)),
+            None if members.all == 0 => {}
+            None => {
+                let group = self.found(&filter);
+                group.set_elsewhere(broker, members, is_linked);
+                known.by_filter.insert(filter.text().clone(), Arc::clone(&group));
+                tree(Tree::Found(&filter, group.key(), group));
+            }
         }
-        self.members.store(Arc::new(members));
-        place.is_err()
     }
 
-    /// Whether it was there.
-    fn remove(&self, key: u64) -> bool {
-        let mut members = Vector::clone(&self.members.load());
-        let Ok(index) = members.binary_search_by_key(&key, |(key, _)| *key) else { return false };
-        members.remove(index);
-        self.members.store(Arc::new(members));
-        true
+    fn found(&self, filter: &TopicFilter) -> Arc<Group> {
+        let key = FIRST_KEY + self.next_key.fetch_add(1, Ordering::Relaxed);
+        Group::new(key, filter.text().detached(), Arc::clone(&self.membership))
     }
 }
 
-/// How much room a queue must have to be given a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Room {
-    /// Half of it at least.
-    Plenty,
-    /// Enough for the message.
-    Some,
-    /// None: older messages of QoS 0 may make room, or the message is dropped.
-    Any,
+impl Known {
+    fn forget_if_empty(&mut self, filter: &TopicFilter, tree: impl FnOnce(Tree<'_>)) {
+        let Some(group) = self.by_filter.get(filter.as_str()) else { return };
+        if !group.has_members() && !group.is_elsewhere() {
+            let key = group.key();
+            self.by_filter.remove(filter.as_str());
+            tree(Tree::Gone(filter, key));
+        }
+    }
 }
-
-/// The group that a message came through, as the session that has it knows it.
-pub type ShareRef = Weak<Group>;
 
 #[cfg(test)]
 mod tests;

@@ -45,11 +45,12 @@ pub enum Kind {
     WillDue = 20,
     WillSent = 21,
     Moved = 22,
+    Directed = 23,
 }
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Session,
         Self::SessionEnd,
         Self::Subscribe,
@@ -72,6 +73,7 @@ impl Kind {
         Self::WillDue,
         Self::WillSent,
         Self::Moved,
+        Self::Directed,
     ];
 
     fn from_u8(number: u8) -> Option<Self> {
@@ -104,6 +106,7 @@ impl fmt::Display for Kind {
             Self::WillDue => "will_due",
             Self::WillSent => "will_sent",
             Self::Moved => "moved",
+            Self::Directed => "directed",
         })
     }
 }
@@ -209,7 +212,7 @@ mod tests {
             assert_eq!(*kind as usize, index + 1);
             assert_eq!(Kind::from_u8(*kind as u8), Some(*kind));
         }
-        assert_eq!((Kind::from_u8(0), Kind::from_u8(23)), (None, None));
+        assert_eq!((Kind::from_u8(0), Kind::from_u8(24)), (None, None));
     }
 
     #[test]

@@ -135,6 +135,10 @@ pub enum Record<'a> {
         seq: u64,
         /// The message.
         message: MessageId,
+        /// A session that had it until now, and is over: it gives it up with this record.
+        giver: Option<SessionId>,
+        /// Where it is to go, in the brokers' words; empty if it goes to everyone.
+        directions: Cow<'a, [u8]>,
     },
     /// Another broker has that log up to here. It may have more: this is written now and then.
     PeerCursor {

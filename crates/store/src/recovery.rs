@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use evermq_mqtt::{Publish, QoS};
-use tracing::{info, warn};
 
 use crate::disk::Disk;
 use crate::error::StoreError;
@@ -18,6 +17,10 @@ use crate::replay::{Applied, MeshOutcome, NumberHasher, Origins, Outcome, Place,
 use crate::scan;
 use crate::segment::file_name;
 use crate::survey::{Survey, survey};
+
+mod tell;
+
+use tell::tell;
 
 /// What was in the store.
 #[derive(Debug, Default)]
@@ -46,8 +49,8 @@ pub struct RecoveredMesh {
     /// Some of the store behind the latest record of the log cannot be read: it may have been a later one, so more of the log
     /// may have been given away than is known.
     pub is_log_doubtful: bool,
-    /// The messages in it by their places, in order: which of [`Recovered::messages`].
-    pub forwards: Vec<(u64, usize)>,
+    /// The messages in it by their places, in order: which of [`Recovered::messages`], and where it is to go.
+    pub forwards: Vec<(u64, usize, Box<[u8]>)>,
     /// Up to where other brokers have it, at least.
     pub cursors: Vec<(String, u64)>,
     /// How far this broker is with the others' logs; of each origin in the order in which they were last used.
@@ -390,37 +393,11 @@ fn mesh_of(mesh: MeshOutcome, index: &ById<usize>, damage: &[Damage]) -> Recover
     RecoveredMesh {
         log: log.map(|(log, _)| log),
         is_log_doubtful: log.is_some_and(|(_, place)| is_behind(place)),
-        forwards: forwards.into_iter().filter_map(|(seq, id)| Some((seq, *index.get(&id)?))).collect(),
+        forwards: forwards
+            .into_iter()
+            .filter_map(|(seq, id, directions)| Some((seq, *index.get(&id)?, directions)))
+            .collect(),
         cursors: cursors.into_iter().map(|(peer, seq)| (peer.into(), seq)).collect(),
         applied,
     }
-}
-
-fn tell(recovered: &Recovered) {
-    let report = &recovered.report;
-    if let Some(torn) = &report.torn {
-        info!(
-            file = %torn.file.display(), offset = torn.offset, bytes = torn.len,
-            "store: cut off what was being written when the broker stopped"
-        );
-    }
-    for damage in &report.damage {
-        warn!(
-            file = %damage.file.display(), offset = damage.offset, bytes = damage.len, lost = %damage.lost,
-            "store: a damaged file; the rest is used"
-        );
-    }
-    if report.lost_messages + report.replaced_sessions > 0 {
-        warn!(messages = report.lost_messages, sessions = report.replaced_sessions, "store: lost with what is damaged");
-    }
-    info!(
-        segments = report.segments,
-        bytes = report.bytes,
-        records = report.records,
-        sessions = recovered.sessions.len(),
-        messages = recovered.messages.len(),
-        retained = recovered.retained.len(),
-        for_peers = recovered.mesh.forwards.len(),
-        "store: opened"
-    );
 }

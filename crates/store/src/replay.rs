@@ -183,7 +183,7 @@ impl Replay {
             }
             Record::RetainedGone { topic } => drop(self.retained.remove(&*topic)),
             Record::OriginLog(log) => self.mesh.origin_log(log, place),
-            Record::Forward { seq, message } => self.mesh.forward(seq, message),
+            Record::Forward { seq, message, giver, directions } => self.forward(seq, message, giver, &directions),
             Record::PeerCursor { peer, seq } => self.mesh.cursor(&peer, seq),
             Record::Applied { origin, epoch, seq } => self.mesh.applied(&origin, epoch, seq, &mut self.origins),
             Record::WillDue { will, session, publish } => {
@@ -234,6 +234,13 @@ impl Replay {
                 self.with(session, |session| session.received.retain(|id| *id != packet_id));
             }
         }
+    }
+
+    fn forward(&mut self, seq: u64, message: MessageId, giver: Option<SessionId>, directions: &[u8]) {
+        if let Some(giver) = giver {
+            self.with(giver, |giver| giver.gives(message));
+        }
+        self.mesh.forward(seq, message, directions.into());
     }
 
     fn moved(&mut self, from: SessionId, to: SessionId, waiting: Waiting<'_>) {
@@ -303,7 +310,7 @@ impl Replay {
             needed.insert(*message, self.messages[message]);
         }
         outcome.mesh = self.mesh.finish(|message| self.messages.contains_key(message) && !incomplete.contains(message));
-        for (_, message) in &outcome.mesh.forwards {
+        for (_, message, _) in &outcome.mesh.forwards {
             needed.insert(*message, self.messages[message]);
         }
         outcome.messages = needed.into_iter().collect();

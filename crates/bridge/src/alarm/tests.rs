@@ -28,6 +28,7 @@ fn peer(name: &str) -> PeerState {
         bytes_sent: 0,
         bytes_received: 0,
         taken_over: 0,
+        shared_members: 0,
         last_error: Some("connection refused".to_owned()),
     }
 }
@@ -42,6 +43,7 @@ fn state(peers: Vec<PeerState>) -> BridgeState {
         log_oldest_seconds: 0.0,
         pressure: false,
         strangers: 0,
+        handed_over: 0,
         peers_joined: 0,
         peers_left: 0,
         abandoned: 0,

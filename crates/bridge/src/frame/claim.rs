@@ -55,12 +55,12 @@ pub(crate) fn body(claim: &Claim) -> usize {
     13 + claim.client_id.as_str().len() + claim.user.as_ref().map_or(0, |user| user.as_str().len())
 }
 
-fn put_text(text: &str, out: &mut BytesMut) {
+pub(super) fn put_text(text: &str, out: &mut BytesMut) {
     out.put_u16(u16::try_from(text.len()).expect("a text of MQTT has at most 65,535 bytes"));
     out.put_slice(text.as_bytes());
 }
 
-fn get_text(body: &mut BytesMut) -> Option<Text> {
+pub(super) fn get_text(body: &mut BytesMut) -> Option<Text> {
     let length = usize::from(body.try_get_u16().ok()?);
     if body.len() < length {
         return None;

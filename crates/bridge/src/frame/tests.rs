@@ -2,6 +2,8 @@ use evermq_mqtt::Text;
 use proptest::prelude::*;
 
 use super::*;
+use crate::directions::{Directions, GroupId};
+use crate::groups::Members;
 
 const LIMIT: u32 = 4096;
 
@@ -59,6 +61,13 @@ fn any_frame() -> impl Strategy<Value = Frame> {
                 Frame::Claim(Claim { time, clean_start, client_id: text(client_id), user: user.map(text) })
             }
         ),
+        (any::<(u32, u32, u64)>(), "\\PC{0,40}").prop_map(|((connected, all, since), filter)| {
+            Frame::Group(Group { filter: Text::new(&filter).unwrap(), members: Members { connected, all, since } })
+        }),
+        any::<bool>().prop_map(|is_complete| Frame::Groups { is_complete }),
+        (any::<u64>(), any::<[u8; 16]>(), name()).prop_map(|(seq, group, broker)| {
+            Frame::Directed(Directed { seq, directions: Directions::new(GroupId(group), &broker) })
+        }),
     ]
 }
 
@@ -159,6 +168,20 @@ fn layouts_are_as_documented() {
     let claim = Claim { time: 1, clean_start: true, client_id: Text::new("id").unwrap(), user };
     assert_eq!(bytes_of(&Frame::Claim(claim.clone()))[..], *b"\0\0\0\x10\x80\0\0\0\0\0\0\0\x01\x03\0\x02id\0\x01u");
     assert_eq!(claim::body(&claim), 16);
+    let members = Members { connected: 1, all: 2, since: 3 };
+    let group = Group { filter: Text::new("$share/g/t").unwrap(), members };
+    assert_eq!(
+        bytes_of(&Frame::Group(group.clone()))[..],
+        *b"\0\0\0\x1c\x81\0\0\0\x01\0\0\0\x02\0\0\0\0\0\0\0\x03\0\x0a$share/g/t"
+    );
+    assert_eq!(group::group_body(&group), 28);
+    assert_eq!(bytes_of(&Frame::Groups { is_complete: false })[..], *b"\0\0\0\x01\x82\0");
+    assert_eq!(bytes_of(&Frame::Groups { is_complete: true })[..], *b"\0\0\0\x01\x82\x01");
+    let directed = Directed { seq: 5, directions: Directions::new(GroupId([9; 16]), "ab") };
+    assert_eq!(
+        bytes_of(&Frame::Directed(directed))[..],
+        *b"\0\0\0\x1e\x83\0\0\0\0\0\0\0\x05\0\0\x01\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x02ab"
+    );
     assert_eq!(bytes_of(&Frame::Ping)[..], *b"\0\0\0\0\x09");
     assert_eq!(
         bytes_of(&Frame::Gap(Range { from: 1, to: 2 }))[..],
@@ -174,7 +197,7 @@ fn a_length_above_the_limit_is_refused_from_the_header() {
 
 #[test]
 fn unknown_kinds_are_refused_below_128_and_ignored_above() {
-    let mut buffer = BytesMut::from(&b"\0\0\0\x02\x81xx\0\0\0\0\x09"[..]);
+    let mut buffer = BytesMut::from(&b"\0\0\0\x02\x84xx\0\0\0\0\x09"[..]);
     assert_eq!(decode(&mut buffer, LIMIT), Ok(Some(Frame::Ping)));
     let mut buffer = BytesMut::from(&b"\0\0\0\0\x7f"[..]);
     assert_eq!(decode(&mut buffer, LIMIT), Err(FrameError::UnknownKind(127)));

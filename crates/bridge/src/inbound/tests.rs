@@ -3,6 +3,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::*;
+use crate::directions::{Directions, GroupId};
+use crate::frame::{Claim, Entry, Retained};
 
 #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
 fn start() -> Instant {
@@ -30,7 +32,7 @@ fn ack(seq: u64) -> Action {
 }
 
 fn deliver(seq: u64) -> Action {
-    Action::Deliver { epoch: 1, entry: entry(seq) }
+    Action::Deliver { epoch: 1, entry: entry(seq), directions: None }
 }
 
 fn record(seq: u64) -> Action {
@@ -267,7 +269,7 @@ fn what_is_not_on_the_disk_is_not_acknowledged_and_comes_again() {
     assert_eq!(actions(&mut inbound), [Action::Duplicate, Action::Duplicate, ack(3)]);
     inbound.handle_frame(Frame::Entry(entry(4)));
     inbound.handle_read_end();
-    let delivered = Action::Deliver { epoch: 1, entry: entry(4) };
+    let delivered = Action::Deliver { epoch: 1, entry: entry(4), directions: None };
     assert_eq!(actions(&mut inbound), [delivered, ack(4)], "nobody was promised QoS 0 after a crash");
 }
 
@@ -336,4 +338,24 @@ fn it_is_filled_when_all_has_come_that_the_origin_had() {
     assert!(!inbound.is_filled());
     inbound.handle_frame(Frame::SnapshotEnd { base: 0 });
     assert!(inbound.is_filled());
+}
+
+#[test]
+fn directions_belong_to_the_entry_that_they_name() {
+    let directions = Directions::new(GroupId([1; 16]), "here");
+    let directed = |seq| Frame::Directed(Directed { seq, directions: directions.clone() });
+    let deliver_directed = |seq| Action::Deliver { epoch: 1, entry: entry(seq), directions: Some(directions.clone()) };
+    let (mut inbound, _) = linked(4, start());
+    // Those of one that has come before are of no use to the next one.
+    for frame in [directed(4), Frame::Entry(entry(4)), Frame::Entry(entry(5)), directed(6), Frame::Entry(entry(6))] {
+        inbound.handle_frame(frame);
+    }
+    inbound.handle_frame(Frame::Entry(entry(7)));
+    inbound.handle_frame(directed(8));
+    assert_eq!(actions(&mut inbound), [Action::Duplicate, deliver(5), deliver_directed(6), deliver(7)]);
+    // A newer connection begins anew.
+    inbound.handle_hello(&hello(1), start());
+    actions(&mut inbound);
+    inbound.handle_frame(Frame::Entry(entry(8)));
+    assert_eq!(actions(&mut inbound), [deliver(8)]);
 }

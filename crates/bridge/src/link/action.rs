@@ -80,8 +80,8 @@ pub(crate) enum Action {
     Read(Room),
     /// The peer is there and has everything up to here.
     Attach(u64),
-    /// The peer wants to know which clients are connected here, from now on.
-    Claim,
+    /// The peer, which speaks that minor of the protocol, is to be told what is not in the log, from now on.
+    Tell(u8),
     /// The peer has everything up to here.
     Acknowledged(u64),
     /// The peer is away.

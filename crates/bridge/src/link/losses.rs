@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Action, Loss};
+use super::{Action, Link, Loss, State};
 use crate::frame::Range;
 
 /// What a peer loses.
@@ -35,5 +35,27 @@ impl Losses {
     /// Gaps that the peer had not applied may begin earlier on a new connection, and are found anew.
     pub(super) fn forget_unsettled(&mut self) {
         self.gaps.clear();
+    }
+}
+
+impl Link {
+    /// A read found that the log begins at `first` only.
+    pub(crate) fn handle_gone(&mut self, first: u64) {
+        self.reading = false;
+        if self.state == State::Streaming && first <= self.cursor.next() {
+            // The peer has said meanwhile that it has what is gone.
+            self.pump();
+        } else if self.state == State::Streaming {
+            let gap = Range { from: self.cursor.next(), to: first - 1 };
+            self.actions.extend(self.losses.begin(Loss::LogFull));
+            self.snapshot(Some(gap), "log no longer holds what the peer needs next");
+        }
+    }
+
+    /// While the peer is away: the log begins at `first`.
+    pub(crate) fn handle_log_start(&mut self, first: u64) {
+        if first > self.cursor.acknowledged() + 1 {
+            self.actions.extend(self.losses.begin(Loss::LogFull));
+        }
     }
 }

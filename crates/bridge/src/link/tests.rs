@@ -371,8 +371,8 @@ fn shutdown_does_not_wait_for_ever() {
 }
 
 #[test]
-fn a_peer_is_told_of_clients_if_it_knows_what_that_is() {
-    for (minor, is_told) in [(0, false), (claim::SINCE_MINOR, true), (200, true)] {
+fn a_peer_is_told_what_it_can_understand() {
+    for minor in [0, 1, 2, 200] {
         let now = start();
         let mut link = Link::new(hello(), 1, now);
         link.handle_start(now);
@@ -381,7 +381,7 @@ fn a_peer_is_told_of_clients_if_it_knows_what_that_is() {
         let welcome = Welcome { version: 1, minor, instance: PEER, resume: Some(0), max_body: 1000 };
         link.handle_frame(Frame::Welcome(welcome), now);
         let (actions, _) = split(&mut link);
-        assert_eq!(actions.contains(&Action::Claim), is_told, "minor {minor}: {actions:?}");
+        assert_eq!(actions.contains(&Action::Tell(minor)), minor > 0, "minor {minor}: {actions:?}");
     }
 }
 

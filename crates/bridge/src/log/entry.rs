@@ -6,6 +6,7 @@ use evermq_mqtt::codec::PublishFrame;
 use evermq_mqtt::{Publish, QoS};
 use evermq_store::Handle;
 
+use crate::directions::Directions;
 use crate::hold::Hold;
 use crate::message::Message;
 use crate::wire_message;
@@ -19,13 +20,19 @@ pub(crate) struct Entry {
     /// Where the store has the message, which keeps it there.
     stored: Option<Handle>,
     hold: Option<Arc<Hold>>,
+    directions: Option<Directions>,
 }
 
 impl Entry {
     /// Puts a message into the form in which the log holds it.
-    pub(crate) fn new(message: Arc<Message>, stored: Option<Handle>, hold: Option<Arc<Hold>>) -> Arc<Self> {
-        let bytes = message.publish.weight();
-        Arc::new(Self { message, bytes, packet: OnceLock::new(), stored, hold })
+    pub(crate) fn new(
+        message: Arc<Message>,
+        stored: Option<Handle>,
+        hold: Option<Arc<Hold>>,
+        directions: Option<Directions>,
+    ) -> Arc<Self> {
+        let bytes = message.publish.weight() + directions.as_ref().map_or(0, |directions| directions.as_bytes().len());
+        Arc::new(Self { message, bytes, packet: OnceLock::new(), stored, hold, directions })
     }
 
     /// The message.
@@ -46,6 +53,11 @@ impl Entry {
     /// What keeps it from the peers.
     pub(crate) fn hold(&self) -> Option<&Arc<Hold>> {
         self.hold.as_ref()
+    }
+
+    /// Where it is to go, if not just to everyone.
+    pub(crate) fn directions(&self) -> Option<&Directions> {
+        self.directions.as_ref()
     }
 
     /// Whether peers miss it if it is lost; see [`is_kept`].

@@ -29,6 +29,7 @@ fn entry(number: u64, payload: usize) -> Arc<Entry> {
         }),
         None,
         None,
+        None,
     )
 }
 
@@ -234,7 +235,7 @@ fn messages_of_qos_0_that_a_peer_had_and_has_forgotten_are_no_gap() {
     let entry_at = |seq, qos| {
         let mut message = entry(seq, 10).message().clone();
         message.publish.qos = qos;
-        Entry::new(Arc::new(message), None, None)
+        Entry::new(Arc::new(message), None, None, None)
     };
     let mut log = log(1000, 1 << 20, 1);
     for (seq, qos) in [(1, QoS::AtLeastOnce), (2, QoS::AtMostOnce), (3, QoS::AtMostOnce), (4, QoS::AtMostOnce)] {

@@ -7,12 +7,30 @@ use evermq_mqtt::Text;
 
 use super::network::{Arrival, ConnectionId, Network};
 use super::random::Random;
+use crate::batch::Receiver;
+use crate::directions::{Directions, GroupId};
 use crate::frame::{self, Claim, Frame};
 use crate::link::Link;
 
 /// What the origin says of a client whenever a link comes up.
 pub(super) fn claim() -> Claim {
     Claim { time: 1, clean_start: true, client_id: Text::new("client").unwrap(), user: None }
+}
+
+/// Where the origin wants that message to go, always.
+pub(super) fn directions(number: u64) -> Option<Directions> {
+    (number % 3 == 1).then(|| Directions::new(GroupId([7; 16]), &format!("broker{number}")))
+}
+
+/// To the receiver, which understands everything.
+pub(super) fn receiver(max_body: u32) -> Receiver<'static> {
+    Receiver { name: "receiver", max_body, is_directed: true }
+}
+
+/// What it tells whenever a link comes up.
+pub(super) fn tell(out: &mut BytesMut) {
+    frame::encode(&Frame::Claim(claim()), out);
+    frame::encode(&Frame::Groups { is_complete: true }, out);
 }
 
 /// The connection, if there is one, and what has come of a frame. By default there is none.

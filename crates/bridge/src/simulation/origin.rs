@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use evermq_mqtt::properties::PublishProperties;
 use evermq_mqtt::{Publish, QoS, Text, TopicName};
 
-use super::end::End;
+use super::end::{End, directions, receiver, tell};
 use super::network::Network;
 use super::random::Random;
 use crate::batch;
@@ -118,7 +118,7 @@ impl Origin {
         if retain {
             self.retained.insert(topic, Arc::clone(&message));
         }
-        let appended = self.log.append(Entry::new(message, None, None), &mut Vec::new());
+        let appended = self.log.append(Entry::new(message, None, None, directions(seq)), &mut Vec::new());
         if appended.wake {
             self.log.take_waiting(|reader| assert_eq!(reader, 0));
             self.link.handle_news();
@@ -149,7 +149,7 @@ impl Origin {
                 }
                 Action::Read(room) => match self.log.read(0, room, |_, _| true) {
                     Read::Items(items) => {
-                        let batch = batch::write(room.from, &items, self.link.max_body(), now, &mut output);
+                        let batch = batch::write(room.from, &items, receiver(self.link.max_body()), now, &mut output);
                         self.resent += self.link.handle_batch(&batch);
                     }
                     Read::Held { .. } => self.link.handle_held(),
@@ -163,7 +163,7 @@ impl Origin {
                 Action::Close { .. } => self.end.close(&mut output, network, random, now),
                 Action::Changed(change) => assert!(!change.refused, "{change:?}"),
                 Action::LogWasSetBack => panic!("{}", self.describe()),
-                Action::Claim => frame::encode(&frame::Frame::Claim(super::end::claim()), &mut output),
+                Action::Tell(_) => tell(&mut output),
                 Action::Losing(_) => {}
             }
         }

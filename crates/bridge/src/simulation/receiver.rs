@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use super::network::{Arrival, ConnectionId, Network};
 use super::random::Random;
 use crate::frame::{self, Frame};
+use crate::groups::Heard;
 use crate::inbound::{Action, Inbound, LinkId};
 use crate::message::{Message, Stamp};
 use crate::wire_message;
@@ -163,10 +164,11 @@ impl Receiver {
             match action {
                 Action::Send(frame) => frame::encode(&frame, &mut served.output),
                 Action::Record { epoch, seq } => self.machine.handle_recorded(epoch, seq),
-                Action::Deliver { entry, .. } => {
+                Action::Deliver { entry, directions, .. } => {
                     let message = wire_message::decode(entry.packet, stamp(entry.time), entry.age, now).unwrap();
                     let number = u64::from_be_bytes(message.publish.payload[..8].try_into().unwrap());
                     assert_eq!(number, entry.seq, "a number always means the same message");
+                    assert_eq!(directions, super::end::directions(number), "it goes elsewhere than it was to go");
                     self.record.events.push((epoch, Event::Delivered(entry.seq)));
                     self.keep(&message);
                 }
@@ -176,6 +178,7 @@ impl Receiver {
                 }
                 Action::Missed(range) => self.record.events.push((epoch, Event::Missed(range))),
                 Action::Claimed(claim) => assert_eq!(claim, super::end::claim()),
+                Action::Heard(heard) => assert_eq!(heard, Heard::Complete),
                 Action::Duplicate => self.duplicates += 1,
                 Action::Close => served.ended = true,
                 Action::Changed(change) => assert!(!change.violated, "{change:?}"),

@@ -7,11 +7,12 @@
 //!   message's.
 //! - `peer_cursor` now and then. One that is behind costs memory at the next start, nothing else: a peer says itself how far it is.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use evermq_store::{OriginLog as Saved, Position, Record, SegmentId, Store};
+use evermq_store::{Handle, OriginLog as Saved, Position, Record, SegmentId, SessionId, Store};
 
 use crate::log::{Entry, OriginLog};
 use crate::message::Keeper;
@@ -82,19 +83,20 @@ impl Kept {
     }
 
     /// An entry was appended to `log`.
-    pub(crate) fn append(&mut self, seq: u64, entry: &Entry, log: &OriginLog) -> Position {
+    /// `giver` is the session that had it until now.
+    pub(crate) fn append(&mut self, seq: u64, entry: &Entry, giver: Option<SessionId>, log: &OriginLog) -> Position {
         if seq + RESERVE / 2 > self.reserving.map_or(self.reserved, |(upto, _)| upto) {
             self.set_aside(log);
         }
         let Some(handle) = entry.stored() else { return Position::default() };
         // It may lie in a segment that is about to go.
         self.keeper.refresh(entry.message(), handle);
-        self.forward(seq, entry)
+        self.forward(seq, entry, giver)
     }
 
-    fn forward(&mut self, seq: u64, entry: &Entry) -> Position {
+    fn forward(&mut self, seq: u64, entry: &Entry, giver: Option<SessionId>) -> Position {
         let Some(handle) = entry.stored() else { return Position::default() };
-        let at = self.store().append(&Record::Forward { seq, message: handle.id() });
+        let at = self.store().append(&record(seq, entry, handle, giver));
         match self.ranges.back_mut() {
             Some((last, segment)) if *segment == at.segment() && *last < seq => *last = seq,
             Some((last, _)) if *last >= seq => {}
@@ -110,7 +112,7 @@ impl Kept {
             if let (Some((_, segment)), Some(handle)) = (self.ranges.get(range), entry.stored())
                 && *segment < before
             {
-                self.store().append(&Record::Forward { seq: *seq, message: handle.id() });
+                self.store().append(&record(*seq, entry, handle, None));
             }
         }
     }
@@ -204,6 +206,11 @@ impl Kept {
             kept: log.kept_left(),
         }))
     }
+}
+
+fn record<'a>(seq: u64, entry: &'a Entry, handle: &Handle, giver: Option<SessionId>) -> Record<'a> {
+    let directions = entry.directions().map_or(&[][..], |directions| directions.as_bytes());
+    Record::Forward { seq, message: handle.id(), giver, directions: Cow::Borrowed(directions) }
 }
 
 impl fmt::Debug for Kept {

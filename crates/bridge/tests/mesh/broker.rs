@@ -12,6 +12,7 @@ use evermq_bridge::{Arrived, Bridge, BridgeState, Local, Message, PeerState, Pee
 use evermq_config::BrokerConfig;
 use evermq_daemon::{listen, tls};
 use evermq_mqtt::{Publish, QoS, Text, TopicName};
+use evermq_store::Position;
 use tokio_util::sync::CancellationToken;
 
 /// For anything that should happen soon.
@@ -35,7 +36,7 @@ impl Received {
 }
 
 impl Local for Received {
-    fn deliver(&self, messages: &mut Vec<Arrived>, applied: &mut dyn FnMut()) {
+    fn deliver(&self, messages: &mut Vec<Arrived>, applied: &mut dyn FnMut() -> Position) {
         for Arrived { message, .. } in messages.drain(..) {
             if message.publish.retain {
                 self.keep(Arc::clone(&message));
@@ -146,7 +147,7 @@ impl Broker {
     }
 
     pub fn publish(&self, message: Arc<Message>) -> Pressure {
-        self.bridge.publish(message, None, None).0
+        self.bridge.publish(message, None, None, None).0
     }
 
     /// What was delivered, in order.

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
-use evermq_bridge::{Arrived, Message};
+use evermq_bridge::{Arrived, Directions, Message};
 use evermq_config::HostName;
 use evermq_mqtt::{Publish, QoS, Text, TopicName};
 use parking_lot::Mutex;
@@ -60,7 +60,9 @@ impl Notices {
     /// Messages of another broker, in its order.
     pub fn note(&self, messages: &[Arrived]) {
         let Some(heard) = self.0.get() else { return };
-        if let Some(Arrived { message, .. }) = messages.last() {
+        // One that was handed over went through another log, ahead of others or behind them.
+        let is_own = |arrived: &&Arrived| !arrived.directions.as_ref().is_some_and(Directions::is_handed_over);
+        if let Some(Arrived { message, .. }) = messages.iter().rfind(is_own) {
             heard.latest.lock().insert(Arc::clone(&message.stamp.origin), message.stamp.time);
         }
         for Arrived { message, .. } in messages {

@@ -4,7 +4,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evermq_bridge::{Message, Stamp};
+use evermq_bridge::{Directions, Message, Stamp};
 use evermq_mqtt::packet::{RetainHandling, SubscriptionOptions};
 use evermq_mqtt::{PacketId, QoS, Text, TopicFilter};
 use evermq_store::{Recovered, RecoveredMesh, RecoveredMessage, RecoveredSession, RecoveredWaiting, SegmentId};
@@ -35,9 +35,9 @@ impl Broker {
             self.take_up((key, since, client_id), saved, journal, now);
         }
         let RecoveredMesh { log, is_log_doubtful, forwards, cursors, applied } = recovered.mesh;
-        let forward = |(seq, index): (u64, usize)| {
+        let forward = |(seq, index, directions): (u64, usize, Box<[u8]>)| {
             let message = messages.get(index)?;
-            Some((seq, message.to_message(), message.handle()?.clone()))
+            Some((seq, message.to_message(), message.handle()?.clone(), Directions::parse(&directions)))
         };
         let messages = forwards.into_iter().filter_map(forward).collect();
         let mesh = evermq_bridge::Recovered { log, is_log_doubtful, messages, cursors, applied };
@@ -64,7 +64,7 @@ impl Broker {
         let mailbox = Mailbox::recovered(key, client_id, session, Arc::clone(journal), since);
         let taken = self.registry.replace(mailbox.client_id(), |present| Ok((Arc::clone(&mailbox), present.cloned())));
         for (filter, subscription) in &subscriptions {
-            self.router.subscribe(&mailbox, filter, *subscription);
+            self.router.recover(&mailbox, filter, *subscription);
         }
         let shares: Vec<_> =
             subscriptions.iter().filter_map(|(filter, _)| Some((filter.clone(), self.router.share(filter)?))).collect();

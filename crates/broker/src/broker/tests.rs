@@ -1,10 +1,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use evermq_bridge::{Arrived, Claim, Clients, Hold, Local as _, Stamp};
+use evermq_bridge::{Arrived, Claim, Clients, Directions, Hold, Local as _, Message, Stamp};
 use evermq_mqtt::packet::{Subscribe, SubscribeFilter, SubscriptionOptions, Will};
 use evermq_mqtt::properties::{ConnectProperties, SubscribeProperties, WillProperties};
-use evermq_mqtt::{Packet, PacketId, QoS, TopicFilter, TopicName};
+use evermq_mqtt::{Packet, PacketId, Publish, QoS, TopicFilter, TopicName};
 use evermq_store::{Handle, SegmentId};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -19,6 +19,9 @@ mod leaving;
 /// A mesh that keeps what it is given, and is as far behind as the test says.
 pub(crate) struct FakeMesh {
     pub(crate) sent: Mutex<Vec<Arc<Message>>>,
+    /// Where each of these was to go.
+    pub(crate) directions: Mutex<Vec<Option<Directions>>>,
+    pub(crate) handed_over: Mutex<Vec<(Arc<Message>, Directions)>>,
     pub(crate) high: watch::Sender<bool>,
     pub(crate) is_alone: AtomicBool,
     pub(crate) clients: Mutex<Option<Arc<dyn Clients>>>,
@@ -30,6 +33,8 @@ impl Default for FakeMesh {
     fn default() -> Self {
         Self {
             sent: Mutex::default(),
+            directions: Mutex::default(),
+            handed_over: Mutex::default(),
             high: watch::channel(false).0,
             is_alone: AtomicBool::new(true),
             clients: Mutex::default(),
@@ -66,8 +71,10 @@ impl Backbone for FakeMesh {
         message: Arc<Message>,
         _stored: Option<Handle>,
         _hold: Option<Arc<Hold>>,
+        directions: Option<Directions>,
     ) -> (Pressure, Position) {
         self.sent.lock().push(message);
+        self.directions.lock().push(directions);
         (if *self.high.borrow() { Pressure::High } else { Pressure::Clear }, Position::default())
     }
 
@@ -77,6 +84,18 @@ impl Backbone for FakeMesh {
 
     fn claim(&self, claim: Claim) {
         self.claims.lock().push(claim);
+    }
+
+    fn hand_over(
+        &self,
+        message: Arc<Message>,
+        _stored: Option<Handle>,
+        _hold: Option<Arc<Hold>>,
+        directions: Directions,
+        _giver: Option<evermq_store::SessionId>,
+    ) -> Position {
+        self.handed_over.lock().push((message, directions));
+        Position::default()
     }
 
     fn checkpoint(&self, _before: SegmentId) {}
@@ -204,7 +223,7 @@ fn own_messages_go_to_the_mesh_and_those_of_the_mesh_do_not() {
     broker.publish(&publisher, publish("own", false), now, &mut Wakes::default());
     let stamp = Stamp { time: 1, origin: "there".into() };
     let message = Arc::new(Message { publish: publish("theirs", false), stamp, received: now });
-    broker.router.deliver(&mut vec![Arrived { message, epoch: 1, seq: 1 }], &mut || {});
+    broker.router.deliver(&mut vec![Arrived { message, epoch: 1, seq: 1, directions: None }], &mut Position::default);
     assert_eq!(got(&subscriber, now), ["own", "theirs"]);
     assert_eq!(mesh.payloads(), ["own"]);
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use evermq_mqtt::QoS;
 
+use super::sharing::Sharing;
 use super::{Congested, Entry, Subscriber};
 use crate::counters::Counters;
 use crate::mailbox::{Mailbox, Wakes};
@@ -14,19 +15,22 @@ use crate::share::Group;
 use crate::subscriptions::{Matches, Subscribers};
 
 /// Messages of one topic on their way.
-pub(super) struct Deliveries<'a> {
+pub(super) struct Deliveries<'a, 's> {
     pub(super) counters: &'a Counters,
     pub(super) shared: Vec<Arc<Shared>>,
     pub(super) wakes: &'a mut Wakes,
     pub(super) congested: Congested,
+    pub(super) sharing: Sharing<'s>,
 }
 
-impl Deliveries<'_> {
+impl Deliveries<'_, '_> {
     /// To the subscribers of one filter.
     pub(super) fn deliver_each(&mut self, subscribers: &Subscribers<Entry>, from: Option<u64>) {
+        let is_for_groups_only = self.sharing.is_for_groups_only();
         let mut entries = subscribers.iter().peekable();
         while let Some((key, entry)) = entries.next() {
             match entry {
+                Entry::One(_) if is_for_groups_only => {}
                 // [MQTT-3.8.3-3].
                 Entry::One(subscriber) if subscriber.subscription.options.no_local && from == Some(key) => {}
                 Entry::One(subscriber) => {
@@ -41,7 +45,7 @@ impl Deliveries<'_> {
     }
 
     fn deliver(&mut self, subscriber: &Subscriber, qos: QoS, ids: Option<Arc<[NonZeroU32]>>, is_last: bool) {
-        let Self { counters, shared, wakes, congested } = self;
+        let Self { counters, shared, wakes, congested, .. } = self;
         let delivery = |message: Arc<Shared>| {
             let publish = &message.message().publish;
             Delivery {
@@ -63,8 +67,8 @@ impl Deliveries<'_> {
     }
 
     fn deliver_to_group(&mut self, group: &Arc<Group>) {
-        for shared in &self.shared {
-            if let Some(taken) = group.deliver(shared, None, self.wakes) {
+        for message in self.shared.iter().enumerate() {
+            if let Some(taken) = self.sharing.deliver(group, message, self.wakes) {
                 note(self.counters, &mut self.congested, &taken.mailbox, taken.delivered);
             }
         }
@@ -74,8 +78,10 @@ impl Deliveries<'_> {
     /// of all of them (`[MQTT-3.3.4-4]`). What comes to it through a shared subscription is a copy of its own (§4.8.2).
     pub(super) fn deliver_overlapping(&mut self, matches: &Matches<'_, Entry>, from: Option<u64>) {
         let mut all: Vec<(u64, &Subscriber)> = Vec::new();
+        let is_for_groups_only = self.sharing.is_for_groups_only();
         for (key, entry) in matches.iter().flat_map(Subscribers::iter) {
             match entry {
+                Entry::One(_) if is_for_groups_only => {}
                 // [MQTT-3.8.3-3].
                 Entry::One(subscriber) if subscriber.subscription.options.no_local && from == Some(key) => {}
                 Entry::One(subscriber) => all.push((key, subscriber)),

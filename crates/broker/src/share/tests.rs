@@ -3,13 +3,17 @@ use std::time::Instant;
 use bytes::Bytes;
 use evermq_mqtt::packet::{Ack, Connect, Disconnect, Subscribe, SubscribeFilter, SubscriptionOptions, Unsubscribe};
 use evermq_mqtt::properties::{ConnectProperties, SubscribeProperties};
-use evermq_mqtt::{Packet, PacketId, Publish, ReasonCode, TopicName};
+use evermq_mqtt::{Packet, PacketId, Publish, QoS, ReasonCode, TopicName};
 
 use super::*;
 use crate::broker::Broker;
 use crate::broker::tests::{broker, connect};
+use crate::mailbox::{Mailbox, Wakes};
+use crate::message::{Delivery, Shared};
 use crate::session::recover::Saved;
 use crate::session::{Action, Session, Transmit};
+
+mod mesh;
 
 const FILTER: &str = "$share/g/t/+";
 

@@ -190,6 +190,39 @@ impl Client {
         }
     }
 
+    /// The payloads of `count` messages and of all that is on its way behind them, acknowledged as their QoS asks.
+    pub(crate) fn drain_at_least(&mut self, count: usize) -> Vec<String> {
+        let mut payloads = Vec::new();
+        while payloads.len() < count {
+            assert!(!self.take_in(&mut payloads), "nobody has asked");
+        }
+        // As with `expect_nothing`: the first answer may overtake what was there.
+        for _ in 0..2 {
+            self.send(&Packet::PingReq);
+            while !self.take_in(&mut payloads) {}
+        }
+        payloads
+    }
+
+    /// Whether the next packet is the answer to a PINGREQ; otherwise it is of a message, whose payload is added.
+    fn take_in(&mut self, payloads: &mut Vec<String>) -> bool {
+        let ack = |packet_id| Ack { packet_id, reason: ReasonCode::Success, properties: None };
+        match self.receive() {
+            Packet::PingResp => return true,
+            Packet::PubRel(rel) => self.send(&Packet::PubComp(ack(rel.packet_id))),
+            Packet::Publish(publish) => {
+                payloads.push(String::from_utf8(publish.payload.to_vec()).unwrap());
+                match (publish.qos, publish.packet_id) {
+                    (QoS::AtLeastOnce, Some(id)) => self.send(&Packet::PubAck(ack(id))),
+                    (QoS::ExactlyOnce, Some(id)) => self.send(&Packet::PubRec(ack(id))),
+                    _ => {}
+                }
+            }
+            other => panic!("not a message: {other:?}"),
+        }
+        false
+    }
+
     /// The broker closes with `reason`, then the connection ends.
     pub(crate) fn expect_disconnect(&mut self, reason: ReasonCode) {
         match self.next() {

@@ -124,6 +124,19 @@ pub(crate) fn two(site: &Site, change: impl Fn(&mut Broker)) -> [BrokerConfig; 2
     [one, two]
 }
 
+/// The configs of `count` brokers that know each other: broker1, broker2, ...
+pub(crate) fn several(site: &Site, count: usize, change: impl Fn(&mut Broker)) -> Vec<BrokerConfig> {
+    let names: Vec<_> = (1..=count).map(|number| format!("broker{number}")).collect();
+    let all: Vec<_> = names.iter().map(|name| (name.as_str(), evermq_ports::free_address())).collect();
+    let config = |&(name, address): &(&str, SocketAddr)| {
+        let peers: Vec<_> = all.iter().filter(|(peer, _)| *peer != name).copied().collect();
+        let mut config = site.config(name, address, &peers);
+        change(&mut config.broker);
+        config
+    };
+    all.iter().map(config).collect()
+}
+
 impl Running {
     pub(crate) fn start(config: &BrokerConfig) -> Self {
         Self::of(Driver::start(config).unwrap(), config)
@@ -141,11 +154,19 @@ impl Running {
         Self { plain, tls, proxy, metrics, listeners, control: config.control_socket.clone(), stop, thread }
     }
 
-    /// Until it and its only peer are linked, both ways.
+    /// Until it is linked with all its peers, both ways.
     pub(crate) fn wait_for_peer(&self) {
-        self.wait_for("its peer", |state| {
-            let peer = &state["bridge"]["peers"][0];
-            peer["connected"] == true && peer["receiving"] == true
+        self.wait_for("its peers", |state| {
+            let is_linked = |peer: &Value| peer["connected"] == true && peer["receiving"] == true;
+            state["bridge"]["peers"].as_array().unwrap().iter().all(is_linked)
+        });
+    }
+
+    /// Until it knows of so many connected members of shared subscriptions at each of its peers, in their order.
+    pub(crate) fn wait_for_members(&self, wanted: &[u64]) {
+        self.wait_for("members at its peers", |state| {
+            let peers = state["bridge"]["peers"].as_array().unwrap();
+            peers.iter().map(|peer| peer["shared_members"].as_u64().unwrap()).eq(wanted.iter().copied())
         });
     }
 

@@ -87,7 +87,10 @@ fn record_fields(record: &Record<'_>) -> Value {
         Record::OriginLog(OriginLog { epoch, reserved, first, kept }) => {
             json!({ "epoch": epoch, "reserved": reserved, "first": first, "kept": kept })
         }
-        Record::Forward { seq, message } => json!({ "seq": seq, "message": message.0 }),
+        Record::Forward { seq, message, giver, directions } => json!({
+            "seq": seq, "message": message.0, "giver": giver.map(|giver| giver.0),
+            "directions": directions.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+        }),
         Record::PeerCursor { peer, seq } => json!({ "peer": peer, "seq": seq }),
         Record::Applied { origin, epoch, seq } => json!({ "origin": origin, "epoch": epoch, "seq": seq }),
         Record::WillDue { will, session, publish } => {

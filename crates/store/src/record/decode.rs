@@ -39,6 +39,7 @@ pub(crate) fn decode(kind: Kind, bytes: &[u8]) -> Result<Entry<'_>, DecodeError>
         | Kind::RetainedGone
         | Kind::OriginLog
         | Kind::Forward
+        | Kind::Directed
         | Kind::PeerCursor
         | Kind::Applied
         | Kind::WillDue
@@ -59,7 +60,16 @@ fn record<'a>(kind: Kind, reader: &mut Reader<'a>) -> Result<Record<'a>, DecodeE
             let (first, kept) = (reader.number()?, reader.number()?);
             return Ok(Record::OriginLog(OriginLog { epoch, reserved, first, kept }));
         }
-        Kind::Forward => return Ok(Record::Forward { seq: reader.number()?, message: MessageId(reader.number()?) }),
+        Kind::Forward => {
+            let (seq, message) = (reader.number()?, MessageId(reader.number()?));
+            return Ok(Record::Forward { seq, message, giver: None, directions: Cow::default() });
+        }
+        Kind::Directed => {
+            let (seq, message) = (reader.number()?, MessageId(reader.number()?));
+            let giver = Some(SessionId(reader.number()?)).filter(|giver| giver.0 != 0);
+            let directions = Cow::Borrowed(reader.bytes()?);
+            return Ok(Record::Forward { seq, message, giver, directions });
+        }
         Kind::PeerCursor => return Ok(Record::PeerCursor { peer: text(reader)?, seq: reader.number()? }),
         Kind::Applied => {
             let (origin, epoch, seq) = (text(reader)?, reader.number()?, reader.number()?);
@@ -98,6 +108,7 @@ fn record<'a>(kind: Kind, reader: &mut Reader<'a>) -> Result<Record<'a>, DecodeE
         | Kind::Commit
         | Kind::OriginLog
         | Kind::Forward
+        | Kind::Directed
         | Kind::PeerCursor
         | Kind::Applied => {
             return Err(DecodeError::Unknown(kind as u8));

@@ -4,7 +4,8 @@ use bytes::{BufMut as _, BytesMut};
 use evermq_mqtt::codec::EncodeError;
 
 use super::{
-    MessageId, OriginLog, Record, SessionSnapshot, SessionState, Source, StoredMessage, Waiting, encode_publish,
+    MessageId, OriginLog, Record, SessionId, SessionSnapshot, SessionState, Source, StoredMessage, Waiting,
+    encode_publish,
 };
 use crate::frame::Kind;
 use crate::wire::{put_bytes, put_number};
@@ -74,7 +75,7 @@ pub(crate) fn encode(record: &Record<'_>, out: &mut BytesMut) -> Kind {
         Record::OriginLog(OriginLog { epoch, reserved, first, kept }) => {
             put_numbers(out, [*epoch, *reserved, *first, *kept], Kind::OriginLog)
         }
-        Record::Forward { seq, message } => put_numbers(out, [*seq, message.0], Kind::Forward),
+        Record::Forward { seq, message, giver, directions } => put_forward(out, (*seq, *message), *giver, directions),
         Record::PeerCursor { peer, seq } => {
             put_bytes(out, peer.as_bytes());
             put_number(out, *seq);
@@ -101,6 +102,16 @@ fn put_numbers<const N: usize>(out: &mut BytesMut, numbers: [u64; N], kind: Kind
         put_number(out, number);
     }
     kind
+}
+
+fn put_forward(out: &mut BytesMut, of: (u64, MessageId), giver: Option<SessionId>, directions: &[u8]) -> Kind {
+    let (seq, message) = of;
+    if giver.is_none() && directions.is_empty() {
+        return put_numbers(out, [seq, message.0], Kind::Forward);
+    }
+    put_numbers(out, [seq, message.0, giver.map_or(0, |giver| giver.0)], Kind::Directed);
+    put_bytes(out, directions);
+    Kind::Directed
 }
 
 fn put_snapshot(out: &mut BytesMut, snapshot: &SessionSnapshot<'_>) {

@@ -117,7 +117,14 @@ pub(crate) fn record() -> impl Strategy<Value = Record<'static>> {
             first,
             kept
         })),
-        (any::<u64>(), message_id()).prop_map(|(seq, message)| Record::Forward { seq, message }),
+        (any::<u64>(), message_id(), option::of(1..u64::MAX), vec(any::<u8>(), 0..40)).prop_map(
+            |(seq, message, giver, directions)| Record::Forward {
+                seq,
+                message,
+                giver: giver.map(SessionId),
+                directions: Cow::Owned(directions)
+            }
+        ),
         (text(), any::<u64>()).prop_map(|(peer, seq)| Record::PeerCursor { peer, seq }),
         (text(), any::<u64>(), any::<u64>()).prop_map(|(origin, epoch, seq)| Record::Applied { origin, epoch, seq }),
         (session_id(), session_id(), vec(any::<u8>(), 0..40)).prop_map(|(will, session, publish)| Record::WillDue {

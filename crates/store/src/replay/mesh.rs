@@ -12,7 +12,8 @@ use crate::record::{MessageId, OriginLog};
 #[derive(Debug, Default)]
 pub(crate) struct Mesh {
     log: Option<(OriginLog, Place)>,
-    forwards: BTreeMap<u64, MessageId>,
+    /// With where they are to go.
+    forwards: BTreeMap<u64, (MessageId, Box<[u8]>)>,
     cursors: BTreeMap<Box<str>, u64>,
     applied: Vec<Applied>,
     /// Messages of other brokers, by their log, until [`crate::Record::Applied`] covers them.
@@ -42,8 +43,8 @@ struct Incomplete {
 pub(crate) struct MeshOutcome {
     /// With its latest record's place.
     pub(crate) log: Option<(OriginLog, Place)>,
-    /// In order.
-    pub(crate) forwards: Vec<(u64, MessageId)>,
+    /// In order, with where they are to go.
+    pub(crate) forwards: Vec<(u64, MessageId, Box<[u8]>)>,
     pub(crate) cursors: Vec<(Box<str>, u64)>,
     /// Those of one origin in the order in which they were written last.
     pub(crate) applied: Vec<Applied>,
@@ -55,9 +56,9 @@ impl Mesh {
         self.log = Some((log, place));
     }
 
-    pub(super) fn forward(&mut self, seq: u64, message: MessageId) {
+    pub(super) fn forward(&mut self, seq: u64, message: MessageId, directions: Box<[u8]>) {
         if self.log.is_some_and(|(log, _)| seq >= log.first) {
-            self.forwards.insert(seq, message);
+            self.forwards.insert(seq, (message, directions));
         }
     }
 
@@ -109,7 +110,12 @@ impl Mesh {
     pub(super) fn finish(self, is_needed: impl Fn(&MessageId) -> bool) -> MeshOutcome {
         MeshOutcome {
             log: self.log,
-            forwards: self.forwards.into_iter().filter(|(_, message)| is_needed(message)).collect(),
+            forwards: self
+                .forwards
+                .into_iter()
+                .filter(|(_, (message, _))| is_needed(message))
+                .map(|(seq, (message, directions))| (seq, message, directions))
+                .collect(),
             cursors: self.cursors.into_iter().collect(),
             applied: self.applied,
         }

@@ -155,7 +155,7 @@ fn origin_log(first: u64) -> Record<'static> {
 }
 
 fn forward(id: u64) -> Record<'static> {
-    Record::Forward { seq: id * 10, message: MessageId(id) }
+    Record::Forward { seq: id * 10, message: MessageId(id), giver: None, directions: Cow::default() }
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn the_origin_log_has_what_others_may_need_and_the_latest_word_counts() {
     log.record(forward(4)).record(forward(7)).record(cursor(10)).record(cursor(20));
     log.record(Record::OriginLog(OriginLog { epoch: 9, reserved: 60, first: 30, kept: 20 }));
     let outcome = log.record(forward(2)).finish();
-    assert_eq!(outcome.mesh.forwards, [(30, MessageId(3)), (40, MessageId(4)), (50, MessageId(5))]);
+    assert_eq!(outcome.mesh.forwards, [3, 4, 5].map(|id| (id * 10, MessageId(id), Box::default())));
     assert_eq!(outcome.mesh.log.map(|(log, _)| log), Some(OriginLog { epoch: 9, reserved: 60, first: 30, kept: 20 }));
     assert_eq!(outcome.mesh.cursors, [("b".into(), 20)]);
     assert_eq!((outcome.messages.len(), outcome.lost_messages), (3, 0), "what peers need is kept");
@@ -185,7 +185,19 @@ fn an_incomplete_message_of_a_client_is_not_for_peers_either() {
     let mut log = with_session();
     log.record(origin_log(1)).message(7, "t", |message| message.from = from).record(forward(7));
     let outcome = log.record(Record::Received { session: A, packet_id: 5 }).finish();
-    assert_eq!(outcome.mesh.forwards, [(70, MessageId(7))]);
+    assert_eq!(outcome.mesh.forwards, [(70, MessageId(7), Box::default())]);
+}
+
+#[test]
+fn a_message_that_a_session_gives_to_another_broker_is_not_the_sessions_any_more() {
+    let directions = Cow::Borrowed(&b"to broker-2"[..]);
+    let mut log = with_session();
+    log.record(origin_log(1)).message(7, "t", |_| {}).waits_for(7).message(8, "t", |_| {}).waits_for(8);
+    log.record(Record::Forward { seq: 1, message: MessageId(8), giver: Some(A), directions });
+    let outcome = log.finish();
+    let waiting: Vec<_> = outcome.sessions[0].waiting.iter().map(|copy| copy.message).collect();
+    assert_eq!(waiting, [MessageId(7)]);
+    assert_eq!(outcome.mesh.forwards, [(1, MessageId(8), Box::from(&b"to broker-2"[..]))]);
 }
 
 #[test]

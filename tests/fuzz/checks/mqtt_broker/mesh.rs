@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use evermq_bridge::{Hold, Keeper, Message, Pressure, Recovered, Stamp};
+use evermq_bridge::{Directions, Hold, Keeper, Message, Pressure, Recovered, Stamp};
 use evermq_broker::backbone::{Backbone, Relief};
 use evermq_mqtt::Publish;
 use evermq_store::{Handle, Position, SegmentId};
@@ -36,7 +36,13 @@ impl Backbone for Mesh {
         false
     }
 
-    fn publish(&self, message: Arc<Message>, _: Option<Handle>, _: Option<Arc<Hold>>) -> (Pressure, Position) {
+    fn publish(
+        &self,
+        message: Arc<Message>,
+        _: Option<Handle>,
+        _: Option<Arc<Hold>>,
+        _: Option<Directions>,
+    ) -> (Pressure, Position) {
         self.published.lock().expect("nobody panicked").push(message);
         (Pressure::Clear, Position::default())
     }

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use evermq_mqtt::{Publish, QoS, Text, TopicName};
 use evermq_store::Position;
 
-use super::super::end::End;
+use super::super::end::{End, directions, receiver, tell};
 use super::super::network::Network;
 use super::super::origin::link;
 use super::super::random::Random;
@@ -133,7 +133,8 @@ impl Origin {
             received: now,
         });
         let hold = (qos == QoS::ExactlyOnce).then(Hold::new);
-        let appended = self.log.append(Entry::new(Arc::clone(&message), None, hold.clone()), &mut Vec::new());
+        let appended =
+            self.log.append(Entry::new(Arc::clone(&message), None, hold.clone(), directions(id)), &mut Vec::new());
         if appended.seq + RESERVE / 2 > self.reserving.map_or(self.reserved, |(upto, _)| upto) {
             self.set_aside();
         }
@@ -228,7 +229,7 @@ impl Origin {
         let entries: Vec<_> = forwards
             .into_iter()
             .filter(|(_, (id, message))| is_complete(id, message))
-            .map(|(seq, (_, message))| (seq, Entry::new(message, None, None)))
+            .map(|(seq, (id, message))| (seq, Entry::new(message, None, None, directions(id))))
             .collect();
         self.recovered += entries.len() as u64;
         self.epoch = epoch;
@@ -267,7 +268,8 @@ impl Origin {
                     let is_free = |hold: &Arc<Hold>| hold.until().is_some_and(|until| disk.is_durable(until.0));
                     match self.log.read(0, room, |seq, entry| seq <= limit && entry.hold().is_none_or(is_free)) {
                         Read::Items(items) => {
-                            let batch = batch::write(room.from, &items, self.link.max_body(), now, &mut output);
+                            let batch =
+                                batch::write(room.from, &items, receiver(self.link.max_body()), now, &mut output);
                             self.link.handle_batch(&batch);
                         }
                         Read::Held { .. } => {
@@ -285,7 +287,7 @@ impl Origin {
                 Action::LogWasSetBack => panic!("a number was sent that was not set aside: {}", self.describe()),
                 Action::Close { .. } => self.end.close(&mut output, network, random, now),
                 Action::Changed(change) => assert!(!change.refused, "{change:?}"),
-                Action::Claim => frame::encode(&frame::Frame::Claim(super::super::end::claim()), &mut output),
+                Action::Tell(_) => tell(&mut output),
                 Action::Losing(_) => {}
             }
         }

@@ -11,6 +11,7 @@ use super::super::network::{Arrival, ConnectionId, Network};
 use super::super::random::Random;
 use super::disk::Disk;
 use crate::frame::{self, Frame};
+use crate::groups::Heard;
 use crate::inbound::{Action, Inbound, LinkId};
 use crate::message::Stamp;
 use crate::wire_message;
@@ -227,10 +228,11 @@ impl Receiver {
         while let Some(action) = self.machine.poll_action() {
             match action {
                 Action::Send(frame) => frame::encode(&frame, &mut served.output),
-                Action::Deliver { epoch, entry } => {
+                Action::Deliver { epoch, entry, directions } => {
                     let stamp = Stamp { time: entry.time, origin: Arc::from("origin") };
                     let message = wire_message::decode(entry.packet, stamp, entry.age, now).unwrap();
                     let id = u64::from_be_bytes(message.publish.payload[..8].try_into().unwrap());
+                    assert_eq!(directions, super::super::end::directions(id), "it goes elsewhere than it was to go");
                     let place = (epoch, entry.seq);
                     let known = *self.identities.entry(place).or_insert(id);
                     assert_eq!(known, id, "{place:?} means two messages");
@@ -250,6 +252,7 @@ impl Receiver {
                 Action::ApplyRetained(_) => {}
                 Action::Missed(range) => self.missed += range.to - range.from + 1,
                 Action::Claimed(claim) => assert_eq!(claim, super::super::end::claim()),
+                Action::Heard(heard) => assert_eq!(heard, Heard::Complete),
                 Action::Duplicate => self.duplicates += 1,
                 Action::Close => served.ended = true,
                 Action::Changed(change) => assert!(!change.violated, "{change:?}"),
