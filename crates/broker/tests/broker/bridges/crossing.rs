@@ -7,7 +7,7 @@ use serde_json::json;
 use super::mosquitto::Mosquitto;
 use super::{config, entry, expected, listener, next, publish, read};
 use crate::client::{Client, connect, message, text};
-use crate::running::{Running, Site};
+use crate::running::{Running, Site, start};
 
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
@@ -146,6 +146,21 @@ fn over_tls_with_a_certificate_or_a_password() {
         assert_eq!(next(&mut there).1, "x");
         broker.stop().unwrap();
     }
+}
+
+/// This broker does not know the bit, either.
+#[test]
+fn a_remote_broker_that_does_not_know_bridges_is_spoken_to_all_the_same() {
+    let (_site, remote) = start();
+    let site = Site::new();
+    let broker = Running::start(&config(&site, &entry(remote.plain, "topics = ['# out 2 \"\" r/', '# in 2 l/ \"\"']")));
+    assert_eq!(broker.wait_for_connected()["known_as_bridge"], false);
+    let mut there = listener(remote.plain, "there", "r/out");
+    publish(&mut broker.client("from_here"), "out", "x", QoS::ExactlyOnce, false);
+    assert_eq!(next(&mut there).1, "x");
+    let mut here = listener(broker.plain, "here", "l/in");
+    publish(&mut remote.client("from_there"), "in", "y", QoS::ExactlyOnce, false);
+    assert_eq!(next(&mut here).1, "y");
 }
 
 #[test]

@@ -88,6 +88,9 @@ fn each_message_crosses_once_whenever_this_broker_is_killed() {
     there.subscribe_at("out/#", QoS::ExactlyOnce);
     let mut from_there = Client::open(remote.address, connect("from_there")).0;
     Client::open(member.plain, resume("here")).0.subscribe_at("in/#", QoS::ExactlyOnce);
+    // What comes in is asked for before anything goes out.
+    publish(&mut Client::open(member.plain, connect("from_here")).0, "out/first", "x", QoS::AtLeastOnce, false);
+    assert_eq!(next(&mut there).0, "out/first");
     for round in 0..ROUNDS {
         let mut here = Client::open(member.plain, connect("from_here")).0;
         // The broker is killed as they cross, wherever they are.
