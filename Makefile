@@ -6,7 +6,7 @@ BIN := target/release
 # Most of what a test does is waiting for time to pass and for other programs.
 THREADS := 6
 
-.PHONY: help build demo test test-tools programs unit e2e format lint soak soak-mesh soak-vip soak-broker bench-failover bench-vip bench-mesh bench-join bench-codec bench-broker bench-store bench-lb bench-lb-storm bench-lb-upgrade clean-lab
+.PHONY: help build demo test test-tools programs unit e2e format lint soak soak-mesh soak-vip soak-broker bench-failover bench-vip bench-mesh bench-brokers bench-join bench-codec bench-broker bench-store bench-lb bench-lb-storm bench-lb-upgrade clean-lab
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ bench-failover: build ## outage by fault, medians of 5, in the lab
 
 bench-vip: build ## the virtual IP beside keepalived: each fault, idle subscribers, cost; RUNS=1 FAULT='cable' for less
 	EVERMQ_BIN_DIR=target/release $(CARGO) run --release -q -p evermq-e2e --bin bench-vip -- $(or $(RUNS),5) "$(FAULT)"
+
+bench-brokers: ## two, three and five brokers beside mosquitto and bridges: rates, CPU at both ends, times, a broker that was away; WORK=flow ROUNDS=1 BROKERS=2 AWAY=10 for less
+	tests/bench/mesh/run
 
 bench-mesh: build ## one publisher to one subscriber through the VIP, beside bridged mosquitto
 	EVERMQ_BIN_DIR=target/release $(CARGO) run --release -q -p evermq-e2e --bin bench-mesh

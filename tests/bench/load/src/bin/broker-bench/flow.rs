@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::link::{Reader, Target, TargetArgs, Writer};
+use crate::link::{FarArgs, Reader, Target, TargetArgs, Writer};
 use crate::meter;
 use crate::receive::{self, Progress};
 use crate::wire;
@@ -20,7 +20,6 @@ const WINDOW: u64 = 4000;
 /// QoS 1 and 2 messages that one publisher leaves unacknowledged.
 const UNACKNOWLEDGED: u64 = 100;
 const BATCH: u64 = 50;
-const PAYLOAD: usize = 64;
 /// Before it counts.
 const WARM: Duration = Duration::from_millis(400);
 /// Without a message for so long, those that have not come are lost.
@@ -30,6 +29,11 @@ const REST: Duration = Duration::from_secs(20);
 pub(crate) struct FlowArgs {
     #[command(flatten)]
     pub(crate) target: TargetArgs,
+    #[command(flatten)]
+    pub(crate) far: FarArgs,
+    /// Payload bytes
+    #[arg(long, default_value_t = 64, value_parser = wire::payload_size)]
+    pub(crate) size: usize,
     /// Publishers
     #[arg(long, default_value_t = 1)]
     pub(crate) publishers: u32,
@@ -52,12 +56,13 @@ pub(crate) struct FlowArgs {
 
 pub(crate) async fn run(args: FlowArgs) -> anyhow::Result<Value> {
     let target = args.target.target()?;
+    let far = args.far.target(&target);
     let progress = Arc::new(Progress::default());
     let prefix = format!("bench/{}", std::process::id());
     let mut tasks = JoinSet::new();
     let names: Vec<_> = (0..args.subscribers).map(|number| format!("bench-s{number}-{}", std::process::id())).collect();
     for name in &names {
-        let (reader, writer) = target.subscribe(name, !args.persistent, &format!("{prefix}/#"), args.qos).await?;
+        let (reader, writer) = far.subscribe(name, !args.persistent, &format!("{prefix}/#"), args.qos).await?;
         if args.offline {
             writer.leave().await?;
         } else {
@@ -72,8 +77,8 @@ pub(crate) async fn run(args: FlowArgs) -> anyhow::Result<Value> {
     }
     sleep(WARM).await;
     let counter = || if args.offline { progress.acknowledged.load(Relaxed) } else { progress.delivered.load(Relaxed) };
-    let (cpu, count, acknowledged, begin) =
-        (meter::cpu(args.target.pid)?, counter(), progress.acknowledged.load(Relaxed), Instant::now());
+    let (cpu, far_cpu, count, acknowledged, begin) =
+        (meter::cpu(args.target.pid)?, args.far.cpu()?, counter(), progress.acknowledged.load(Relaxed), Instant::now());
     sleep(Duration::from_secs_f64(args.seconds)).await;
     let (seconds, count, acknowledged, cpu) = (
         begin.elapsed().as_secs_f64(),
@@ -81,13 +86,14 @@ pub(crate) async fn run(args: FlowArgs) -> anyhow::Result<Value> {
         progress.acknowledged.load(Relaxed) - acknowledged,
         (meter::cpu(args.target.pid)? - cpu).as_secs_f64(),
     );
+    let far_cpu = args.far.cpu()?.zip(far_cpu).map(|(after, before)| (after - before).as_secs_f64());
     progress.stop.store(true, Relaxed);
     let failed = finish(&mut publishers).await;
     let memory = meter::memory(args.target.pid)?;
     let back = Instant::now();
     if args.offline {
         for name in &names {
-            let (reader, writer) = target.connect(name, false).await?;
+            let (reader, writer) = far.connect(name, false).await?;
             tasks.spawn(receive::run(reader, writer, Arc::clone(&progress)));
         }
     }
@@ -96,7 +102,7 @@ pub(crate) async fn run(args: FlowArgs) -> anyhow::Result<Value> {
     let drained = back.elapsed().as_secs_f64();
     tasks.shutdown().await;
     if args.persistent {
-        forget(&target, &names).await?;
+        forget(&far, &names).await?;
     }
     let got = progress.delivered.load(Relaxed);
     Ok(json!({
@@ -104,6 +110,7 @@ pub(crate) async fn run(args: FlowArgs) -> anyhow::Result<Value> {
         "acknowledged_per_second": acknowledged as f64 / seconds,
         "per_cpu_second": count as f64 / cpu,
         "cpu_us": cpu * 1e6 / (count.max(1) as f64),
+        "to_cpu_us": far_cpu.map(|cpu| cpu * 1e6 / (count.max(1) as f64)),
         "memory": memory,
         "sent": progress.sent.load(Relaxed),
         "lost": expected.saturating_sub(got),
@@ -181,7 +188,7 @@ impl Publisher {
         };
         while !progress.stop.load(Relaxed) {
             for _ in 0..BATCH {
-                wire::publish(&mut writer.out, &topic, args.qos << 1, number, sent, PAYLOAD);
+                wire::publish(&mut writer.out, &topic, args.qos << 1, number, sent, args.size);
                 sent += 1;
             }
             progress.sent.fetch_add(BATCH, Relaxed);

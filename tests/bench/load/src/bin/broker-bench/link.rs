@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use crate::meter;
 use crate::tls::{Connector, TlsArgs, server_name};
 use crate::wire;
 
@@ -27,6 +28,29 @@ pub(crate) struct TargetArgs {
     pub(crate) pid: u32,
     #[command(flatten)]
     tls: TlsArgs,
+}
+
+/// The other end of a mesh or a bridge.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FarArgs {
+    /// Where subscribers connect: another broker, which gets the messages from the first one
+    #[arg(long, requires = "to_pid")]
+    to: Option<SocketAddr>,
+    /// Its process
+    #[arg(long, requires = "to")]
+    to_pid: Option<u32>,
+}
+
+impl FarArgs {
+    /// Where subscribers connect; as a rule where publishers do.
+    pub(crate) fn target(&self, near: &Target) -> Target {
+        Target { address: self.to.unwrap_or(near.address), tls: near.tls.clone() }
+    }
+
+    /// CPU time of the other broker, if there is one.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Option<Duration>> {
+        self.to_pid.map(meter::cpu).transpose()
+    }
 }
 
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}

@@ -10,12 +10,11 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use crate::link::{Reader, TargetArgs, Writer};
+use crate::link::{FarArgs, Reader, TargetArgs, Writer};
 use crate::meter::{self, percentile};
 use crate::receive::answer;
 use crate::wire::{self, Message};
 
-const PAYLOAD: usize = 64;
 const WARM: Duration = Duration::from_millis(500);
 /// Until the last message has come.
 const REST: Duration = Duration::from_secs(2);
@@ -24,6 +23,11 @@ const REST: Duration = Duration::from_secs(2);
 pub(crate) struct PacedArgs {
     #[command(flatten)]
     target: TargetArgs,
+    #[command(flatten)]
+    far: FarArgs,
+    /// Payload bytes
+    #[arg(long, default_value_t = 64, value_parser = wire::payload_size)]
+    size: usize,
     /// Connections: half of them publish, each to one of the others
     #[arg(long, default_value_t = 100)]
     connections: u32,
@@ -42,12 +46,13 @@ type Times = Arc<Mutex<Vec<(Duration, Duration)>>>;
 
 pub(crate) async fn run(args: PacedArgs) -> anyhow::Result<Value> {
     let target = args.target.target()?;
+    let far = args.far.target(&target);
     let pairs = args.connections / 2;
     let (begin, times, mut tasks) = (Instant::now(), Times::default(), JoinSet::new());
     let mut writers = Vec::new();
     for number in 0..pairs {
         let topic = format!("paced/{}/{number}", std::process::id());
-        let (reader, writer) = target.subscribe(&format!("paced-s{number}"), true, &topic, args.qos).await?;
+        let (reader, writer) = far.subscribe(&format!("paced-s{number}"), true, &topic, args.qos).await?;
         tasks.spawn(subscriber(reader, writer, begin, Arc::clone(&times)));
         let (reader, writer) = target.connect(&format!("paced-p{number}"), true).await?;
         tasks.spawn(ignore(reader));
@@ -56,20 +61,21 @@ pub(crate) async fn run(args: PacedArgs) -> anyhow::Result<Value> {
     let total = WARM.as_secs_f64() + args.seconds;
     let (mut ticks, mut sent, start) = (interval(Duration::from_millis(1)), 0_u64, Instant::now());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let (mut cpu, mut latest) = (None, Duration::ZERO);
+    let (mut cpu, mut far_cpu, mut latest) = (None, None, Duration::ZERO);
     while start.elapsed().as_secs_f64() < total {
         let late = ticks.tick().await.into_std().elapsed();
         if start.elapsed() >= WARM {
             latest = latest.max(late);
             if cpu.is_none() {
                 cpu = Some(meter::cpu(args.target.pid)?);
+                far_cpu = args.far.cpu()?;
             }
         }
         let due = (start.elapsed().as_secs_f64() * f64::from(args.rate)) as u64;
         while sent < due {
             let index = (sent % u64::from(pairs)) as usize;
             let (topic, writer) = &mut writers[index];
-            wire::publish(&mut writer.out, topic, args.qos << 1, 0, sent / u64::from(pairs), PAYLOAD);
+            wire::publish(&mut writer.out, topic, args.qos << 1, 0, sent / u64::from(pairs), args.size);
             let at = writer.out.len() - 8;
             writer.out[at..].copy_from_slice(&(begin.elapsed().as_nanos() as u64).to_be_bytes());
             writer.flush().await?;
@@ -77,6 +83,7 @@ pub(crate) async fn run(args: PacedArgs) -> anyhow::Result<Value> {
         }
     }
     let cpu = (meter::cpu(args.target.pid)? - cpu.context("too short")?).as_secs_f64();
+    let far_cpu = args.far.cpu()?.zip(far_cpu).map(|(after, before)| (after - before).as_secs_f64());
     let end = Instant::now();
     while (times.lock().len() as u64) < sent && end.elapsed() < REST {
         sleep(Duration::from_millis(20)).await;
@@ -91,6 +98,7 @@ pub(crate) async fn run(args: PacedArgs) -> anyhow::Result<Value> {
         "p99_us": percentile(&counted, 0.99),
         "max_us": percentile(&counted, 1.0),
         "cpu_us": cpu * 1e6 / counted.len().max(1) as f64,
+        "to_cpu_us": far_cpu.map(|cpu| cpu * 1e6 / counted.len().max(1) as f64),
         "sent": sent,
         "lost": sent.saturating_sub(times.len() as u64),
         // How late this program itself was at worst.

@@ -48,6 +48,12 @@ pub(crate) fn publish(out: &mut BytesMut, topic: &str, flags: u8, publisher: u32
     out.put_bytes(b'x', size - HEADER);
 }
 
+/// Payload bytes as an argument: there is room for publisher, number and a time.
+pub(crate) fn payload_size(text: &str) -> Result<usize, String> {
+    let size: usize = text.parse().map_err(|_| "it is a number of bytes".to_owned())?;
+    if size >= HEADER + 8 { Ok(size) } else { Err(format!("it is {} at least", HEADER + 8)) }
+}
+
 /// Appends PUBACK, PUBREC, PUBREL or PUBCOMP.
 pub(crate) fn ack(out: &mut BytesMut, kind: u8, id: [u8; 2]) {
     out.put_slice(&[kind << 4 | if kind == PUBREL { 2 } else { 0 }, 2, id[0], id[1]]);
