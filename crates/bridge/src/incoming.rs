@@ -238,8 +238,7 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
     }
 
     fn report(&self, change: &Change, linked: bool) {
-        self.slot.counters.note_links(now(), |links| links.receiving = linked);
-        self.mesh.linked(&self.slot);
+        self.mesh.linked(&self.slot, |links| links.receiving = linked);
         let (peer, from, to, reason) = (&*self.origin, change.from, change.to, change.reason.as_str());
         if change.violated {
             warn!(peer, from, to, reason, "link from peer");

@@ -21,7 +21,7 @@ use crate::groups::{Groups, Heard};
 use crate::inbound::Inbound;
 use crate::log::{Bounds, Entry, Saved};
 use crate::message::{Keeper, Local, Recovered, Stamp};
-use crate::roster::{Origin, PeerSlot, Roster};
+use crate::roster::{Links, Origin, PeerSlot, Roster};
 use crate::spool::Spool;
 
 /// A packet grows by at most this much on its way into the mesh: properties that MQTT 3.1.1 lacks, and a topic name where the
@@ -205,7 +205,7 @@ impl Mesh {
 
     fn part_with(&self, slot: &Arc<PeerSlot>, former: &mut BTreeMap<HostName, Arc<Mutex<Origin>>>) {
         slot.left.cancel();
-        self.linked(slot);
+        self.linked(slot, |_| {});
         let abandoned = self.spool.remove_reader(slot.reader);
         add(&self.changes.abandoned, abandoned);
         former.insert(slot.name.clone(), Arc::clone(&slot.origin));
@@ -299,14 +299,17 @@ impl Mesh {
     }
 
     /// A link to or from a peer has come up, or is down, or it has left.
-    pub(crate) fn linked(&self, peer: &PeerSlot) {
-        let links = peer.counters.links();
+    pub(crate) fn linked(&self, peer: &PeerSlot, change: impl Fn(&mut Links)) {
+        let mut links = peer.counters.links();
+        change(&mut links);
         self.heard(peer, Heard::Linked(links.connected && links.receiving));
         if peer.left.is_cancelled() {
             // It has no groups any more. Said again when its links have ended: one may have brought news of some meanwhile.
             self.heard(peer, Heard::Begin);
             self.heard(peer, Heard::Complete);
         }
+        // Behind that: whoever sees it may rely on what follows from it.
+        peer.counters.note_links(now(), change);
     }
 
     /// A stamp later than all before it.

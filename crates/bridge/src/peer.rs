@@ -325,8 +325,7 @@ impl Dialer {
 
     fn report(&self, change: &Change) {
         let counters = &self.slot.counters;
-        counters.note_links(now(), |links| links.connected = change.to.is_up());
-        self.mesh.linked(&self.slot);
+        self.mesh.linked(&self.slot, |links| links.connected = change.to.is_up());
         let (peer, from, to, reason) = (self.name(), change.from.name(), change.to.name(), change.reason.as_str());
         let failed = matches!(change.to, State::Backoff { .. });
         let new_error = failed && {

@@ -177,10 +177,10 @@ impl Partition {
 
     fn begin(&self) {
         self.cables.iter().for_each(Cable::pull_out);
-        for broker in &self.brokers {
+        for (broker, cut_off) in self.brokers.iter().zip([1, 2, 1]) {
             broker.wait_for("the partition", |state| {
-                let is_cut = |peer: &serde_json::Value| peer["connected"] == false && peer["receiving"] == false;
-                state["bridge"]["peers"].as_array().unwrap().iter().any(is_cut)
+                let is_cut = |peer: &&serde_json::Value| peer["connected"] == false && peer["receiving"] == false;
+                state["bridge"]["peers"].as_array().unwrap().iter().filter(is_cut).count() == cut_off
             });
         }
     }
