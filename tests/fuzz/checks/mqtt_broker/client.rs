@@ -11,7 +11,7 @@ use super::model::{Model, number};
 /// Messages of a client's own that may be under way, which is what the broker grants.
 pub(super) const WINDOW: usize = 5;
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Client {
     /// Messages of QoS 1 that it has and has not acknowledged.
     had: BTreeMap<PacketId, u64>,

@@ -225,10 +225,10 @@ impl Model {
         }
     }
 
-    /// Nothing is owed to that client any more.
-    pub(super) fn is_quits(&self, who: usize) -> bool {
-        let Some(held) = &self.sessions[who] else { return true };
-        self.is_tight || (held.owed.is_empty() && held.retained.is_empty())
+    /// What that client has not got.
+    pub(super) fn owed(&self, who: usize) -> Vec<(u64, QoS)> {
+        let held = self.sessions[who].as_ref().filter(|_| !self.is_tight);
+        held.map(|held| held.owed.iter().chain(&held.retained).copied().collect()).unwrap_or_default()
     }
 
     pub(super) fn check(&self) {

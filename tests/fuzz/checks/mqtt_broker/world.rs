@@ -138,7 +138,12 @@ impl World {
                     self.answer(who, false);
                 }
             }
-            assert!(self.clients[who].is_quits() && self.model.is_quits(who), "something was never delivered");
+            let owed = self.model.owed(who);
+            assert!(
+                self.clients[who].is_quits() && owed.is_empty(),
+                "never delivered: {owed:?}, {:?}",
+                self.clients[who]
+            );
         }
         self.check();
         for who in 0..CLIENTS {
