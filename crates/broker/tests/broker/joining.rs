@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Scope;
 use std::time::Duration;
 
-use evermq_broker::Driver;
 use evermq_broker::connection::clock;
 use evermq_config::Cluster;
 use evermq_daemon::command::ConfigSource;
@@ -14,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, connect, message, resume};
 use crate::cluster_topics::{STATE, certified, subscribe};
-use crate::running::{Running, Site};
+use crate::running::{Running, Site, driver};
 
 /// Hosts on addresses of their own, each with a cluster file of its own.
 pub(crate) struct Hosts {
@@ -74,7 +73,7 @@ impl Hosts {
     pub(crate) fn start(&self, number: u8) -> Running {
         let source = ConfigSource::new(self.file(number), format!("broker{number}"), Cluster::broker_for);
         let (config, _) = source.load().unwrap();
-        Running::of(Driver::start(&config).unwrap().reloading(source), &config)
+        Running::of(driver(&config).reloading(source), &config)
     }
 }
 

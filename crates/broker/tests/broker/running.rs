@@ -137,9 +137,27 @@ pub(crate) fn several(site: &Site, count: usize, change: impl Fn(&mut Broker)) -
     all.iter().map(config).collect()
 }
 
+/// A program that another test is just starting holds the sockets of the broker before until its exec.
+pub(crate) fn driver(config: &BrokerConfig) -> Driver {
+    let deadline = evermq_broker::connection::clock() + PATIENCE;
+    loop {
+        match Driver::start(config) {
+            Err(error) if is_in_use(&error) && evermq_broker::connection::clock() < deadline => {
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
+            started => return started.unwrap(),
+        }
+    }
+}
+
+fn is_in_use(error: &anyhow::Error) -> bool {
+    let text = format!("{error:#}");
+    ["runs already", "in use"].iter().any(|words| text.contains(words))
+}
+
 impl Running {
     pub(crate) fn start(config: &BrokerConfig) -> Self {
-        Self::of(Driver::start(config).unwrap(), config)
+        Self::of(driver(config), config)
     }
 
     /// A broker that was made, and perhaps given something more.
