@@ -296,7 +296,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         });
         self.recorded = slot.recorded;
         let session = &slot.session;
-        let more = session.has_transmit();
+        let more = session.has_transmit() || session.waits_for().is_some_and(|hold| !hold.wakes(cx.waker()));
         let deadline = session.poll_timeout();
         let is_connected = session.link().is_some();
         slot.is_blocked = is_blocked;

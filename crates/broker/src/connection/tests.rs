@@ -1,10 +1,13 @@
 use bytes::Bytes;
+use evermq_bridge::{Hold, Message, Stamp};
 use evermq_mqtt::packet::Connect;
 use evermq_mqtt::{Publish, QoS, Text, TopicName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use super::*;
 use crate::broker::tests::{FakeMesh, broker, connect};
+use crate::mailbox::Wakes;
+use crate::message::{Delivery, Origin, Shared};
 use crate::rate::Rates;
 
 /// A connection over a pipe, on a clock that stands still unless everyone waits.
@@ -184,6 +187,26 @@ async fn subscribe_to_t(pair: &mut Pair) {
     };
     pair.send(&Packet::Subscribe(subscribe)).await;
     assert!(matches!(pair.receive().await, Some(Packet::SubAck(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_may_not_go_yet_goes_as_soon_as_it_may() {
+    let mut pair = Pair::new(connect("c"), 1 << 20).await;
+    let mailbox = pair.broker.registry.get(&Text::new("c").unwrap()).unwrap();
+    let Packet::Publish(publish) = publish(1) else { unreachable!() };
+    let stamp = Stamp { time: 1, origin: "other".into() };
+    let message = Message { publish: Publish { qos: QoS::ExactlyOnce, ..publish }, stamp, received: clock() };
+    let hold = Hold::new();
+    let message = Shared::with_origin(Arc::new(message), false, Some(Origin::peer(1, 1, &hold)));
+    let delivery = Delivery { qos: QoS::ExactlyOnce, retain: false, message, ids: None, share: None };
+    // The connection is at work just now, so whoever delivers has nobody to wake.
+    mailbox.lock().waker = None;
+    mailbox.deliver([delivery], &mut Wakes::default(), |_| {});
+    pair.send(&Packet::PingReq).await;
+    assert_eq!(pair.receive().await, Some(Packet::PingResp));
+    hold.release(Position::default());
+    let next = tokio::time::timeout(Duration::from_secs(1), pair.receive()).await;
+    assert!(matches!(next, Ok(Some(Packet::Publish(_)))), "{next:?}");
 }
 
 /// What an idle connection keeps in this process, but for what tokio, the allocator and the client's own names add. Each of

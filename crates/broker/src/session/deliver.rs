@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
+use evermq_bridge::Hold;
 use evermq_mqtt::codec::{self, Alias, EncodeError};
 use evermq_mqtt::packet::Ack;
 use evermq_mqtt::{Packet, PacketId, QoS, ReasonCode, Version};
@@ -195,6 +196,13 @@ impl Session {
         let State::Connected(link) = &self.state else { return false };
         let may_send = self.inflight.sent() < usize::from(link.window);
         self.has_transmit() || self.queue.has_waiting(may_send && self.inflight.may_begin())
+    }
+
+    /// What [`Session::poll_transmit`] waits for, if it has given nothing although there is something: whoever delivers a message
+    /// wakes only those who sleep already.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<&Arc<Hold>> {
+        self.queue.hold().filter(|_| self.will_transmit())
     }
 
     /// Whether more than half of the queue is taken.

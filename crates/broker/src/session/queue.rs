@@ -6,10 +6,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use evermq_bridge::Hold;
 use evermq_mqtt::QoS;
 
 use super::budget::{Budget, Share};
-use crate::message::Delivery;
+use crate::message::{Delivery, Origin};
 
 /// Read buffers that waiting messages may keep alive besides what they need themselves: some megabytes. Messages that came
 /// together share a buffer and cost nothing more; one that would keep yet another buffer gets bytes of its own instead.
@@ -275,6 +276,13 @@ impl Queue {
         let is_going =
             |waiting: &Waiting| waiting.delivery.qos < QoS::ExactlyOnce || waiting.delivery.message.is_complete();
         self.acknowledged.front().is_none_or(is_going)
+    }
+
+    /// What may keep the first one of QoS 1 or 2 from being sent for a moment.
+    #[must_use]
+    pub fn hold(&self) -> Option<&Arc<Hold>> {
+        let delivery = &self.acknowledged.front()?.delivery;
+        delivery.message.origin().map(Origin::hold).filter(|_| delivery.qos == QoS::ExactlyOnce)
     }
 
     /// The message of QoS 1 or 2 that came last.
