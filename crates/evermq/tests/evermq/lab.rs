@@ -40,7 +40,7 @@ impl Lab {
         let bin = place.path().join("bin");
         fs::create_dir(&bin).unwrap();
         // A copy, because another user may not be able to reach the build's directory.
-        fs::copy(env!("CARGO_BIN_EXE_evermq"), bin.join("evermq")).unwrap();
+        install_program(env!("CARGO_BIN_EXE_evermq").as_ref(), &bin.join("evermq"));
         for program in ["evermq-lb", "evermq-vip", "evermq-broker"] {
             write_program(&bin.join(program), "echo started; exec sleep 1000000");
         }
@@ -131,8 +131,16 @@ impl Drop for Lab {
 }
 
 fn write_program(path: &Path, script: &str) {
-    fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    let text = path.with_extension("text");
+    fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+    install_program(&text, path);
+}
+
+/// By another process: what a test beside this one starts meanwhile would hold a file that this process writes, and a program
+/// that somebody may still write cannot be started.
+fn install_program(from: &Path, to: &Path) {
+    let status = Command::new("install").args(["-m", "0755"]).args([from, to]).status().unwrap();
+    assert!(status.success(), "install {} {}: {status}", from.display(), to.display());
 }
 
 fn text(bytes: &[u8]) -> String {

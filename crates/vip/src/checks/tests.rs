@@ -160,12 +160,14 @@ async fn scripts_get_their_arguments_unchanged_and_run_as_nobody_where_root_runs
     let directory = directory();
     let out = directory.path().join("out");
     let path = directory.path().join("script");
+    let text = directory.path().join("text");
     std::fs::write(
-        &path,
+        &text,
         "#!/bin/sh\n{ id -un; printf '<%s>' \"$@\"; echo; echo $EVERMQ_TRACK $EVERMQ_HOST; } > $1.new; mv $1.new $1\n",
     )
     .unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // By another process: what this one has open for writing cannot be run while another test starts a process.
+    assert!(Command::new("install").args(["-m", "0755"]).args([&text, &path]).status().unwrap().success());
     let command = [path.to_str().unwrap(), out.to_str().unwrap(), "a b", "$HOME;*"].map(str::to_owned).into();
     let script = Script { command, shell: false, ..script("") };
     let mut bench = Bench::new(&[track(TrackWhat::Script(script))]);
