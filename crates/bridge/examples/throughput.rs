@@ -124,7 +124,7 @@ fn main() {
             properties: None,
             payload: Bytes::from(body),
         };
-        let message = Message { publish, stamp: sender.bridge.next_stamp(), received: Instant::now() };
+        let message = Message { publish, stamp: sender.bridge.next_stamp(), received: Instant::now(), publisher: None };
         if sender.bridge.publish(Arc::new(message), None, None, None).0 == Pressure::High {
             waits += 1;
             runtime.block_on(sender.bridge.relieved());

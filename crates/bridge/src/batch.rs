@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
-use crate::frame::{self, Directed, Frame, Range};
+use crate::frame::{self, Directed, Frame, Head, Range};
 use crate::log::Item;
 use crate::wire_message;
 
@@ -34,6 +34,8 @@ pub(crate) struct Receiver<'a> {
     pub(crate) max_body: u32,
     /// Whether it understands DIRECTIONS.
     pub(crate) is_directed: bool,
+    /// Whether it understands who published a message.
+    pub(crate) knows_publishers: bool,
 }
 
 /// Appends `items`, which begin with number `from`, to `out`. Each number is accounted for: by ENTRY, or by a SKIP if it has
@@ -62,13 +64,14 @@ pub(crate) fn write(from: u64, items: &[Item], to: Receiver<'_>, now: Instant, o
             continue;
         }
         end_skip(&mut skipped, out);
-        match entry.packet().filter(|packet| frame::entry_body(packet.len()) <= to.max_body as usize) {
+        let publisher = message.publisher.filter(|_| to.knows_publishers);
+        match entry.packet().filter(|packet| frame::entry_body(publisher, packet.len()) <= to.max_body as usize) {
             Some(packet) => {
                 if let Some(directions) = directions.filter(|_| to.is_directed).cloned() {
                     frame::encode(&Frame::Directed(Directed { seq, directions }), out);
                 }
-                let age = wire_message::age(message, now);
-                frame::entry_head(seq, age, message.stamp.time, packet.len(), out);
+                let head = Head { seq, age: wire_message::age(message, now), time: message.stamp.time, publisher };
+                frame::entry_head(head, packet.len(), out);
                 wire_message::write(packet, message.publish.retain, out);
                 batch.messages += 1;
             }
@@ -103,7 +106,7 @@ mod tests {
     use super::*;
     use crate::directions::{Directions, GroupId};
     use crate::log::Entry;
-    use crate::message::{Message, Stamp};
+    use crate::message::{Message, Publisher, Stamp};
 
     fn entry(payload: usize, expiry: Option<u32>, received: Instant) -> Arc<Entry> {
         let properties =
@@ -121,6 +124,7 @@ mod tests {
                 },
                 stamp: Stamp { time: 9, origin: Arc::from("a") },
                 received,
+                publisher: None,
             }),
             None,
             None,
@@ -129,14 +133,17 @@ mod tests {
     }
 
     fn to(name: &str) -> Receiver<'_> {
-        Receiver { name, max_body: 500, is_directed: true }
+        Receiver { name, max_body: 500, is_directed: true, knows_publishers: true }
     }
 
     fn kinds(mut out: BytesMut) -> Vec<String> {
         let mut kinds = Vec::new();
         while let Some(frame) = frame::decode(&mut out, u32::MAX).unwrap() {
             kinds.push(match frame {
-                Frame::Entry(entry) => format!("entry {} age {}", entry.seq, entry.age),
+                Frame::Entry(entry) => {
+                    let by = entry.head.publisher.map(|publisher| format!(" by {}", publisher.0)).unwrap_or_default();
+                    format!("entry {} age {}{by}", entry.head.seq, entry.head.age)
+                }
                 Frame::Skip(range) => format!("skip {}-{}", range.from, range.to),
                 Frame::Gap(range) => format!("gap {}-{}", range.from, range.to),
                 Frame::Directed(directed) => format!("directions of {}", directed.seq),
@@ -195,5 +202,25 @@ mod tests {
         assert_eq!(sent(to("b")), [one, "directions of 2", two, "directions of 3", three]);
         assert_eq!(sent(to("c")), [one, "directions of 2", two, "skip 3-3"]);
         assert_eq!(sent(Receiver { is_directed: false, ..to("c") }), [one, two, "skip 3-3"]);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
+    fn who_published_it_is_told_to_those_who_understand() {
+        let now = Instant::now();
+        let publisher = Some(Publisher(std::num::NonZeroU64::new(77).unwrap()));
+        let message = Message { publisher, ..entry(10, None, now).message().clone() };
+        let body = frame::entry_body(publisher, wire_message::encode(&message.publish).unwrap().len());
+        let items = [Item { last: 1, entry: Some(Entry::new(Arc::new(message), None, None, None)) }];
+        let sent = |to| {
+            let mut out = BytesMut::new();
+            write(1, &items, to, now, &mut out);
+            kinds(out)
+        };
+        assert_eq!(sent(to("b")), ["entry 1 age 0 by 77"]);
+        assert_eq!(sent(Receiver { knows_publishers: false, ..to("b") }), ["entry 1 age 0"]);
+        let max_body = u32::try_from(body).unwrap();
+        assert_eq!(sent(Receiver { max_body, ..to("b") }), ["entry 1 age 0 by 77"]);
+        assert_eq!(sent(Receiver { max_body: max_body - 1, ..to("b") }), ["gap 1-1"], "it counts like the rest");
     }
 }

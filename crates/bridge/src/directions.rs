@@ -59,6 +59,12 @@ impl Directions {
         Some(Self(out.freeze()))
     }
 
+    /// Whether no group is named.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Whether no further group can be named.
     #[must_use]
     pub fn is_full(&self) -> bool {

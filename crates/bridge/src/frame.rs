@@ -24,6 +24,7 @@
 //!  12 BYE                |
 //! 128 CLAIM              | from minor 1 on, origin to receiver: see [`claim`] |
 //! 129 GROUP, 130 GROUPS, 131 DIRECTIONS, from minor 2 on, origin to receiver: see [`group`]
+//! 132 ENTRY_BY           | from minor 3 on, origin to receiver: seq u64 | age u64 | time u64 | publisher u64 | MQTT 5.0 PUBLISH packet |
 //!
 //! str8 is one byte of length and that many bytes of UTF-8.
 //! ```
@@ -37,6 +38,7 @@
 //!   the origin sends RETAINED frames and SNAPSHOT_END, after which entries go on behind `base`.
 //! - **ENTRY** numbers go up by one. GAP stands for entries that are lost, SKIP for entries that had expired.
 //! - **age** is in milliseconds since the origin received the message from its publisher; **time** is its stamp's.
+//! - **ENTRY_BY** is an ENTRY that says which client published it, as a hash that is never 0; see [`Publisher`].
 //! - **CLAIM**, **GROUP** are not about the log: they come anywhere between the others, and are never acknowledged.
 //! - **ACK** is cumulative. A receiver sends PONG for each PING, and unasked while a long frame is on its way.
 
@@ -48,14 +50,18 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 pub(crate) use self::claim::Claim;
 pub(crate) use self::group::{Directed, Group};
-pub(crate) use self::message::{Entry, MAX_FIELDS, Retained, entry_body, entry_head, retained_body, retained_head};
+pub(crate) use self::message::{
+    Entry, Head, MAX_FIELDS, PUBLISHERS_SINCE_MINOR, Retained, entry_body, entry_head, retained_body, retained_head,
+};
+#[cfg(doc)]
+use crate::message::Publisher;
 
 /// First bytes of a HELLO's body.
 const MAGIC: [u8; 4] = *b"EvMQ";
 /// Oldest and newest version of the protocol that this program speaks.
 pub(crate) const VERSIONS: (u8, u8) = (1, 1);
 /// What is new within the newest version.
-pub(crate) const MINOR: u8 = 2;
+pub(crate) const MINOR: u8 = 3;
 /// Bytes before a frame's body.
 pub(crate) const HEADER: usize = 5;
 /// Largest body before the other side is known: a HELLO or WELCOME of a newer minor has room to grow.
@@ -63,7 +69,7 @@ pub(crate) const MAX_GREETING: u32 = 1024;
 /// Longest text of an ERROR that is sent or kept.
 const MAX_ERROR_TEXT: usize = 512;
 /// From 128 on a frame that is not known is ignored; from this kind on, none is known.
-const FIRST_UNKNOWN: u8 = group::DIRECTIONS + 1;
+const FIRST_UNKNOWN: u8 = message::ENTRY_BY + 1;
 
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,7 +206,7 @@ pub(crate) fn encode(frame: &Frame, out: &mut BytesMut) {
             out.put_u32(welcome.max_body);
         }),
         Frame::Entry(entry) => {
-            entry_head(entry.seq, entry.age, entry.time, entry.packet.len(), out);
+            entry_head(entry.head, entry.packet.len(), out);
             out.put_slice(&entry.packet);
         }
         Frame::Retained(retained) => {
@@ -258,6 +264,7 @@ fn decode_body(kind: u8, body: BytesMut) -> Result<Frame, FrameError> {
         1 => decode_hello(body.freeze()),
         2 => decode_welcome(body.freeze()).ok_or(FrameError::Malformed("WELCOME")),
         3 => message::get_entry(body).map(Frame::Entry).ok_or(FrameError::Malformed("ENTRY")),
+        message::ENTRY_BY => message::get_entry_by(body).map(Frame::Entry).ok_or(FrameError::Malformed("ENTRY_BY")),
         4 => message::get_retained(body).map(Frame::Retained).ok_or(FrameError::Malformed("RETAINED")),
         5 => number(body, "SNAPSHOT_END").map(|base| Frame::SnapshotEnd { base }),
         6 => range(body, "GAP").map(Frame::Gap),

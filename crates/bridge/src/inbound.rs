@@ -188,17 +188,17 @@ impl Inbound {
         let (Some(link), Some(instance)) = (&mut self.link, self.instances.back_mut()) else { return };
         match frame {
             Frame::Entry(entry) => match instance.applied {
-                Some(applied) if entry.seq == applied + 1 => {
-                    instance.applied = Some(entry.seq);
+                Some(applied) if entry.head.seq == applied + 1 => {
+                    instance.applied = Some(entry.head.seq);
                     instance.is_due |= entry.is_kept();
-                    let directed = link.directed.take().filter(|directed| directed.seq == entry.seq);
+                    let directed = link.directed.take().filter(|directed| directed.seq == entry.head.seq);
                     let directions = directed.map(|directed| directed.directions);
                     self.actions.push_back(Action::Deliver { epoch: instance.epoch, entry, directions });
                 }
-                Some(applied) if entry.seq <= applied => {
+                Some(applied) if entry.head.seq <= applied => {
                     self.actions.push_back(Action::Duplicate);
                 }
-                Some(applied) => self.violated(&format!("entry {} came after {applied}", entry.seq)),
+                Some(applied) => self.violated(&format!("entry {} came after {applied}", entry.head.seq)),
                 None => self.violated("an entry came before the snapshot was complete"),
             },
             Frame::Gap(range) => self.pass(range, true),

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::claim;
 use crate::directions::Directions;
-use crate::frame::{self, Claim, Entry, Hello, Range, Retained};
+use crate::frame::{self, Claim, Entry, Head, Hello, Range, Retained};
 use crate::inbound::{Action, Change, LinkId};
 use crate::link::PING_INTERVAL;
 use crate::mesh::{Mesh, add, now};
@@ -168,14 +168,15 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
     }
 
     fn take(&mut self, epoch: u64, entry: Entry, directions: Option<Directions>, now: Instant) {
-        let stamp = Stamp { time: entry.time, origin: Arc::clone(&self.origin) };
-        self.mesh.clock.observe(entry.time);
-        match wire_message::decode(of_its_own(entry.packet), stamp, entry.age, now) {
+        let Head { seq, age, time, publisher } = entry.head;
+        let stamp = Stamp { time, origin: Arc::clone(&self.origin) };
+        self.mesh.clock.observe(time);
+        match wire_message::decode(of_its_own(entry.packet), stamp, age, publisher, now) {
             Ok(message) => {
                 add(&self.slot.counters.received, 1);
-                self.arrived.push(Arrived { message, epoch, seq: entry.seq, directions });
+                self.arrived.push(Arrived { message, epoch, seq, directions });
             }
-            Err(error) => self.count_malformed(Some(entry.seq), &error),
+            Err(error) => self.count_malformed(Some(seq), &error),
         }
     }
 
@@ -201,7 +202,7 @@ impl<S: AsyncRead + AsyncWrite> Incoming<S> {
     fn apply_retained(&self, retained: Retained, now: Instant) {
         let stamp = Stamp { time: retained.time, origin: Arc::from(retained.origin) };
         self.mesh.clock.observe(retained.time);
-        match wire_message::decode(of_its_own(retained.packet), stamp, retained.age, now) {
+        match wire_message::decode(of_its_own(retained.packet), stamp, retained.age, None, now) {
             Ok(message) => self.mesh.local.apply_retained(message),
             Err(error) => self.count_malformed(None, &error),
         }

@@ -20,6 +20,7 @@
 //! | `alarm` | what an operator is to know at once | pure |
 //! | [`groups`] | who has members of a shared subscription | pure |
 //! | [`directions`] | which broker gives a message to a shared subscription | pure |
+//! | [`words`] | what the store has of an entry besides its message | pure |
 //! | `clock` | the hybrid logical clock | pure |
 //! | `admission` | connections that are not yet known to be a peer's | pure |
 //! | `mesh`, `spool` | what all tasks share: counters, the log behind its lock, what the store has of it | |
@@ -59,6 +60,7 @@ pub mod state;
 mod telling;
 mod wire;
 mod wire_message;
+pub mod words;
 
 pub use bridge::{Bridge, BridgeError, Pressure};
 pub use claim::{Claim, Clients, Standing};
@@ -66,5 +68,5 @@ pub use directions::{Directions, GroupId};
 pub use groups::{Groups, Heard, Members};
 pub use hold::Hold;
 pub use mesh::PeersChanged;
-pub use message::{Arrived, Keeper, Local, Message, Recovered, Stamp, is_kept};
+pub use message::{Arrived, Keeper, Local, Message, Publisher, Recovered, Stamp, is_kept};
 pub use state::{BridgeState, Filling, PeerState};

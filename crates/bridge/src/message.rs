@@ -1,5 +1,6 @@
 //! What crosses the mesh, and what the bridge asks of the broker that it lives in.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -20,7 +21,14 @@ pub struct Message {
     pub stamp: Stamp,
     /// When its publisher's broker received it, on this host's monotonic clock.
     pub received: Instant,
+    /// Who published it, where other brokers may have that client's session too; see [`Publisher`].
+    pub publisher: Option<Publisher>,
 }
+
+/// A client in few bytes, the same on every broker, so that none gives it its own messages where it does not want them
+/// (No Local, MQTT 5.0 §3.8.3.1): a hash of its identifier and user that nobody can make two clients for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Publisher(pub NonZeroU64);
 
 /// Hybrid logical clock time and origin: a total order, the same on every broker (last writer wins).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

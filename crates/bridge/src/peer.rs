@@ -258,6 +258,7 @@ impl Dialer {
                     name: self.slot.name.as_str(),
                     max_body: self.link.max_body(),
                     is_directed: self.minor >= group::SINCE_MINOR,
+                    knows_publishers: self.minor >= frame::PUBLISHERS_SINCE_MINOR,
                 };
                 let batch = batch::write(room.from, &items, to, now, wire.output());
                 let counters = &self.slot.counters;

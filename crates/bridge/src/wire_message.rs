@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use evermq_mqtt::codec::{self, DecodeError, Limits, PublishFrame};
 use evermq_mqtt::{Packet, PacketId, Publish, Version};
 
-use crate::message::{Message, Stamp};
+use crate::message::{Message, Publisher, Stamp};
 
 /// Stands in a packet above QoS 0, which MQTT does not allow without one. It means nothing: `seq` numbers the messages.
 const PACKET_ID: PacketId = PacketId(std::num::NonZeroU16::MIN);
@@ -55,7 +55,13 @@ pub(crate) fn has_expired(message: &Message, now: Instant) -> bool {
 ///
 /// # Errors
 /// It is not one PUBLISH with a topic name.
-pub(crate) fn decode(mut packet: BytesMut, stamp: Stamp, age: u64, now: Instant) -> Result<Arc<Message>, MessageError> {
+pub(crate) fn decode(
+    mut packet: BytesMut,
+    stamp: Stamp,
+    age: u64,
+    publisher: Option<Publisher>,
+    now: Instant,
+) -> Result<Arc<Message>, MessageError> {
     // The frame was within the limits; within it the packet may have any size.
     let decoded = codec::decode(&mut packet, Version::V5, &Limits::default())?;
     let Some(Packet::Publish(mut publish)) = decoded else { return Err(MessageError::NotOnePublish) };
@@ -65,7 +71,7 @@ pub(crate) fn decode(mut packet: BytesMut, stamp: Stamp, age: u64, now: Instant)
     publish.packet_id = None;
     // The clock begins at some time in the past: a message older than that keeps its age only as far as that goes.
     let received = now.checked_sub(Duration::from_millis(age)).unwrap_or(now);
-    Ok(Arc::new(Message { publish, stamp, received }))
+    Ok(Arc::new(Message { publish, stamp, received, publisher }))
 }
 
 #[cfg(test)]
@@ -94,6 +100,7 @@ mod tests {
             },
             stamp: Stamp { time: 77, origin: Arc::from("broker1") },
             received,
+            publisher: std::num::NonZeroU64::new(5).map(Publisher),
         }
     }
 
@@ -127,7 +134,8 @@ mod tests {
                 for properties in [None, Some(properties.clone())] {
                     let sent = message(qos, retain, properties, now);
                     let later = now + Duration::from_millis(1500);
-                    let arrived = decode(packet(&sent), sent.stamp.clone(), age(&sent, later), later).unwrap();
+                    let arrived =
+                        decode(packet(&sent), sent.stamp.clone(), age(&sent, later), sent.publisher, later).unwrap();
                     assert_eq!(*arrived, sent);
                 }
             }
@@ -144,7 +152,7 @@ mod tests {
         assert!(!has_expired(&message(QoS::AtLeastOnce, false, None, now), now + Duration::from_secs(1 << 30)));
 
         let (theirs, ours) = (now + Duration::from_secs(4), now - Duration::from_secs(500_000));
-        let arrived = decode(packet(&sent), sent.stamp.clone(), age(&sent, theirs), ours).unwrap();
+        let arrived = decode(packet(&sent), sent.stamp.clone(), age(&sent, theirs), None, ours).unwrap();
         assert!(!has_expired(&arrived, ours + Duration::from_millis(5_999)));
         assert!(has_expired(&arrived, ours + Duration::from_secs(6)));
     }
@@ -159,14 +167,14 @@ mod tests {
         let ping = BytesMut::from(&b"\xc0\0"[..]);
         let alias_only = BytesMut::from(&b"\x30\x06\0\0\x03\x23\0\x01"[..]);
         for bad in [two, short, ping, alias_only, BytesMut::new()] {
-            assert!(decode(bad.clone(), stamp.clone(), 0, now).is_err(), "{bad:?}");
+            assert!(decode(bad.clone(), stamp.clone(), 0, None, now).is_err(), "{bad:?}");
         }
     }
 
     proptest! {
         #[test]
         fn garbage_is_refused_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..100), age: u64) {
-            let _ = decode(BytesMut::from(&bytes[..]), Stamp { time: 1, origin: Arc::from("x") }, age, start());
+            let _ = decode(BytesMut::from(&bytes[..]), Stamp { time: 1, origin: Arc::from("x") }, age, None, start());
         }
     }
 }

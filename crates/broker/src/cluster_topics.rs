@@ -162,7 +162,7 @@ fn delivery(readiness: Readiness, now: Instant) -> Delivery {
         payload: Bytes::from_static(readiness.word().as_bytes()),
     };
     // The stamp orders what brokers exchange; this goes to no other broker.
-    let message = Message { publish, stamp: Stamp { time: 0, origin: Arc::from("") }, received: now };
+    let message = Message { publish, stamp: Stamp { time: 0, origin: Arc::from("") }, received: now, publisher: None };
     Delivery { message: Shared::new(message, false), qos: QoS::AtMostOnce, retain: false, ids: None, share: None }
 }
 

@@ -18,6 +18,7 @@
 //! | [`places`], [`rate`] | ◆ how many, and how fast |
 //! | [`stream`], [`websocket`] | what carries MQTT |
 //! | [`authentication`] | AUTH packets, for mechanisms that are offered |
+//! | [`publisher`] | ◆ what other brokers know a client by |
 //! | [`proxy`] | who is behind a load balancer |
 //! | [`connection`] | socket and clock of one session |
 //! | [`expiry`] | sessions without a connection |
@@ -52,6 +53,7 @@ pub mod metrics;
 pub mod places;
 pub mod presence;
 pub mod proxy;
+pub mod publisher;
 pub mod rate;
 pub mod registry;
 pub mod reload;

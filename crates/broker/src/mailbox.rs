@@ -1,12 +1,13 @@
 //! Where publishers put messages for a client and its connection takes them: the session behind a lock of its own.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Instant;
 
-use evermq_bridge::Standing;
+use evermq_bridge::{Publisher, Standing};
 use evermq_mqtt::{QoS, ReasonCode, Text};
 use evermq_store::{Position, SegmentId};
 use parking_lot::{Mutex, MutexGuard};
@@ -14,6 +15,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::journal::{Journal, Owner};
 use crate::message::Delivery;
 use crate::presence::Presence;
+use crate::publisher;
 use crate::session::connect::Granted;
 use crate::session::{Action, Change, Delivered, Limits, LinkId, Session};
 use crate::share::Room;
@@ -37,6 +39,8 @@ pub struct Mailbox {
     durable: AtomicBool,
     /// Whether it has a connection, likewise.
     connected: AtomicBool,
+    /// What other brokers know its client by; 0 until somebody asks.
+    publisher: AtomicU64,
     slot: Mutex<Slot>,
 }
 
@@ -123,7 +127,8 @@ impl Mailbox {
             since,
             shares: None,
         };
-        Arc::new(Self { key, client_id, journal, durable, connected, slot: Mutex::new(slot) })
+        let publisher = AtomicU64::new(0);
+        Arc::new(Self { key, client_id, journal, durable, connected, publisher, slot: Mutex::new(slot) })
     }
 
     /// Unique in this process, and in the store.
@@ -136,6 +141,17 @@ impl Mailbox {
     #[must_use]
     pub fn client_id(&self) -> &Text {
         &self.client_id
+    }
+
+    /// What other brokers know its client by. Asks with its lock the first time; a session has the same user all the time.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher {
+        if let Some(known) = NonZeroU64::new(self.publisher.load(Ordering::Relaxed)) {
+            return Publisher(known);
+        }
+        let publisher = publisher::of(&self.client_id, self.lock().session.user().map(AsRef::as_ref));
+        self.publisher.store(publisher.0.get(), Ordering::Relaxed);
+        publisher
     }
 
     /// Whether the session has a connection, as far as can be said without its lock.

@@ -311,7 +311,7 @@ pub fn expiry(message: &Message) -> Option<Duration> {
 /// A copy of `message` that shares no bytes with it.
 #[must_use]
 pub fn detach(message: &Message) -> Message {
-    Message { publish: detach_publish(&message.publish), stamp: message.stamp.clone(), received: message.received }
+    Message { publish: detach_publish(&message.publish), stamp: message.stamp.clone(), ..*message }
 }
 
 /// A copy of `publish` that shares no bytes with it.

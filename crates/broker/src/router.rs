@@ -28,7 +28,7 @@ use crate::session::Subscription;
 use crate::share::{Group, Groups, ShareRef, Tree};
 use crate::subscriptions::{Subscribers, Subscriptions};
 use crate::sys::Board;
-use deliveries::Deliveries;
+use deliveries::{Deliveries, Sender};
 use sharing::Sharing;
 
 /// Subscriptions, retained messages, and the way from one to the other.
@@ -124,7 +124,8 @@ impl Router {
             stored = self.store_for_peers(&message, wakes.origin().as_deref());
         }
         let sharing = Sharing::choosing(self.groups.membership());
-        let Spread { is_wanted, congested, sharing } = self.spread([(message, stored.clone())], from, sharing, wakes);
+        let Spread { is_wanted, congested, sharing } =
+            self.spread([(message, stored.clone())], Sender::here(from), sharing, wakes);
         Routed { is_wanted, congested, stored, directions: sharing.into_directions() }
     }
 
@@ -138,7 +139,7 @@ impl Router {
         wakes: &mut Wakes,
     ) -> Routed {
         let sharing = Sharing::choosing(self.groups.membership());
-        let Spread { is_wanted, congested, sharing } = self.spread(messages, from, sharing, wakes);
+        let Spread { is_wanted, congested, sharing } = self.spread(messages, Sender::here(from), sharing, wakes);
         Routed { is_wanted, congested, stored: None, directions: sharing.into_directions() }
     }
 
@@ -151,14 +152,14 @@ impl Router {
     /// Gives a message of the broker's own to its subscribers, and to those who subscribe later.
     pub fn route_sys(&self, message: Arc<Message>, wakes: &mut Wakes) {
         self.sys.keep(&message);
-        self.spread([(message, None)], None, Sharing::Here, wakes);
+        self.spread([(message, None)], Sender::Nobody, Sharing::Here, wakes);
     }
 
     /// The messages are of one topic, each with where the store has it already.
     fn spread<'a>(
         &self,
         messages: impl IntoIterator<Item = (impl Into<Body>, Option<Handle>)>,
-        from: Option<u64>,
+        from: Sender,
         sharing: Sharing<'a>,
         wakes: &mut Wakes,
     ) -> Spread<'a> {

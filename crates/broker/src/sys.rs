@@ -197,7 +197,7 @@ pub fn message(topic: &str, value: String, now: Instant) -> Arc<Message> {
         payload: Bytes::from(value),
     };
     // The stamp orders what brokers exchange; this goes to no other broker.
-    Arc::new(Message { publish, stamp: Stamp { time: 0, origin: Arc::from("") }, received: now })
+    Arc::new(Message { publish, stamp: Stamp { time: 0, origin: Arc::from("") }, received: now, publisher: None })
 }
 
 #[cfg(test)]

@@ -101,9 +101,9 @@ fn message(topic: &TopicName, stamp: u64, size: usize, expiry: Option<u32>, now:
         properties: properties.map(Box::new),
         payload: Bytes::from(vec![b'x'; size]),
     };
-    Message { publish, stamp: Stamp { time: stamp, origin: Arc::from("fuzz") }, received: now }
+    Message { publish, stamp: Stamp { time: stamp, origin: Arc::from("fuzz") }, received: now, publisher: None }
 }
 
 fn copy(message: &Message) -> Message {
-    Message { publish: message.publish.clone(), stamp: message.stamp.clone(), received: message.received }
+    Message { publish: message.publish.clone(), stamp: message.stamp.clone(), ..*message }
 }

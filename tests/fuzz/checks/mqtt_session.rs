@@ -221,7 +221,7 @@ impl World {
             payload: Bytes::from(payload),
         };
         let stamp = Stamp { time: self.number, origin: Arc::from("fuzz") };
-        let message = Arc::new(Message { publish, stamp, received: self.now });
+        let message = Arc::new(Message { publish, stamp, received: self.now, publisher: None });
         Delivery {
             message: Shared::new(message, kind & 0x10 != 0),
             qos: qos(kind),

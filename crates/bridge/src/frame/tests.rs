@@ -1,9 +1,12 @@
+use std::num::NonZeroU64;
+
 use evermq_mqtt::Text;
 use proptest::prelude::*;
 
 use super::*;
 use crate::directions::{Directions, GroupId};
 use crate::groups::Members;
+use crate::message::Publisher;
 
 const LIMIT: u32 = 4096;
 
@@ -35,12 +38,12 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         any::<(u8, u8, u64, Option<u64>, u32)>().prop_map(|(version, minor, instance, resume, max_body)| {
             Frame::Welcome(Welcome { version, minor, instance, resume, max_body })
         }),
-        (any::<(u64, u64, u64)>(), packet()).prop_map(|((seq, age, time), packet)| Frame::Entry(Entry {
-            seq,
-            age,
-            time,
-            packet
-        })),
+        (any::<(u64, u64, u64)>(), any::<Option<NonZeroU64>>(), packet()).prop_map(
+            |((seq, age, time), publisher, packet)| {
+                let head = Head { seq, age, time, publisher: publisher.map(Publisher) };
+                Frame::Entry(Entry { head, packet })
+            }
+        ),
         (any::<(u64, u64)>(), name(), packet()).prop_map(|((age, time), origin, packet)| Frame::Retained(Retained {
             age,
             time,
@@ -158,12 +161,20 @@ fn layouts_are_as_documented() {
         bytes_of(&Frame::Welcome(welcome))[..],
         *b"\0\0\0\x17\x02\x01\0\0\0\0\0\0\0\0\x09\x01\0\0\0\0\0\0\0\x07\0\0\x01\0"
     );
-    let entry = Entry { seq: 1, age: 2, time: 3, packet: BytesMut::from("xy") };
+    let head = Head { seq: 1, age: 2, time: 3, publisher: None };
+    let entry = Entry { head, packet: BytesMut::from("xy") };
     assert_eq!(
-        bytes_of(&Frame::Entry(entry))[..],
+        bytes_of(&Frame::Entry(entry.clone()))[..],
         *b"\0\0\0\x1a\x03\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03xy"
     );
-    assert_eq!(entry_body(2), 26);
+    let publisher = NonZeroU64::new(4).map(Publisher);
+    assert_eq!((entry_body(None, 2), entry_body(publisher, 2)), (26, 34));
+    let entry_by = Entry { head: Head { publisher, ..head }, ..entry.clone() };
+    let bytes = *b"\0\0\0\x22\x84\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04xy";
+    assert_eq!(bytes_of(&Frame::Entry(entry_by))[..], bytes);
+    let mut nobody = BytesMut::from(&bytes[..]);
+    nobody[36] = 0;
+    assert_eq!(decode(&mut nobody, 100), Ok(Some(Frame::Entry(entry))));
     let user = Some(Text::new("u").unwrap());
     let claim = Claim { time: 1, clean_start: true, client_id: Text::new("id").unwrap(), user };
     assert_eq!(bytes_of(&Frame::Claim(claim.clone()))[..], *b"\0\0\0\x10\x80\0\0\0\0\0\0\0\x01\x03\0\x02id\0\x01u");

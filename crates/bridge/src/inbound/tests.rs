@@ -4,7 +4,7 @@ use bytes::BytesMut;
 
 use super::*;
 use crate::directions::{Directions, GroupId};
-use crate::frame::{Claim, Entry, Retained};
+use crate::frame::{Claim, Entry, Head, Retained};
 
 #[expect(clippy::disallowed_methods, reason = "a test needs some instant to begin with")]
 fn start() -> Instant {
@@ -16,7 +16,7 @@ fn hello(instance: u64) -> Hello {
 }
 
 fn entry(seq: u64) -> Entry {
-    Entry { seq, age: 0, time: seq, packet: BytesMut::new() }
+    Entry { head: Head { seq, age: 0, time: seq, publisher: None }, packet: BytesMut::new() }
 }
 
 fn actions(inbound: &mut Inbound) -> Vec<Action> {

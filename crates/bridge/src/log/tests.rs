@@ -26,6 +26,7 @@ fn entry(number: u64, payload: usize) -> Arc<Entry> {
             },
             stamp: Stamp { time: number, origin: Arc::from("a") },
             received: start(),
+            publisher: None,
         }),
         None,
         None,

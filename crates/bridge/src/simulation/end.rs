@@ -1,5 +1,6 @@
 //! The origin's end of its connection.
 
+use std::num::NonZeroU64;
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -11,6 +12,7 @@ use crate::batch::Receiver;
 use crate::directions::{Directions, GroupId};
 use crate::frame::{self, Claim, Frame};
 use crate::link::Link;
+use crate::message::Publisher;
 
 /// What the origin says of a client whenever a link comes up.
 pub(super) fn claim() -> Claim {
@@ -22,9 +24,14 @@ pub(super) fn directions(number: u64) -> Option<Directions> {
     (number % 3 == 1).then(|| Directions::new(GroupId([7; 16]), &format!("broker{number}")))
 }
 
+/// Who published that message, always.
+pub(super) fn publisher(number: u64) -> Option<Publisher> {
+    NonZeroU64::new(number / 2).map(Publisher)
+}
+
 /// To the receiver, which understands everything.
 pub(super) fn receiver(max_body: u32) -> Receiver<'static> {
-    Receiver { name: "receiver", max_body, is_directed: true }
+    Receiver { name: "receiver", max_body, is_directed: true, knows_publishers: true }
 }
 
 /// What it tells whenever a link comes up.

@@ -114,6 +114,7 @@ impl Origin {
             },
             stamp: Stamp { time: self.epoch * 1_000_000 + seq, origin: Arc::from("origin") },
             received: now,
+            publisher: super::end::publisher(seq),
         });
         if retain {
             self.retained.insert(topic, Arc::clone(&message));

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 
 use super::network::{Arrival, ConnectionId, Network};
 use super::random::Random;
-use crate::frame::{self, Frame};
+use crate::frame::{self, Frame, Head};
 use crate::groups::Heard;
 use crate::inbound::{Action, Inbound, LinkId};
 use crate::message::{Message, Stamp};
@@ -165,15 +165,17 @@ impl Receiver {
                 Action::Send(frame) => frame::encode(&frame, &mut served.output),
                 Action::Record { epoch, seq } => self.machine.handle_recorded(epoch, seq),
                 Action::Deliver { entry, directions, .. } => {
-                    let message = wire_message::decode(entry.packet, stamp(entry.time), entry.age, now).unwrap();
+                    let Head { seq, age, time, publisher } = entry.head;
+                    let message = wire_message::decode(entry.packet, stamp(time), age, publisher, now).unwrap();
                     let number = u64::from_be_bytes(message.publish.payload[..8].try_into().unwrap());
-                    assert_eq!(number, entry.seq, "a number always means the same message");
+                    assert_eq!(number, seq, "a number always means the same message");
                     assert_eq!(directions, super::end::directions(number), "it goes elsewhere than it was to go");
-                    self.record.events.push((epoch, Event::Delivered(entry.seq)));
+                    assert_eq!(message.publisher, super::end::publisher(number), "it is somebody else's");
+                    self.record.events.push((epoch, Event::Delivered(seq)));
                     self.keep(&message);
                 }
                 Action::ApplyRetained(retained) => {
-                    let message = wire_message::decode(retained.packet, stamp(retained.time), 0, now).unwrap();
+                    let message = wire_message::decode(retained.packet, stamp(retained.time), 0, None, now).unwrap();
                     self.keep(&message);
                 }
                 Action::Missed(range) => self.record.events.push((epoch, Event::Missed(range))),

@@ -7,7 +7,6 @@
 //!   message's.
 //! - `peer_cursor` now and then. One that is behind costs memory at the next start, nothing else: a peer says itself how far it is.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use evermq_store::{Handle, OriginLog as Saved, Position, Record, SegmentId, Sess
 
 use crate::log::{Entry, OriginLog};
 use crate::message::Keeper;
+use crate::words;
 
 /// Numbers that are set aside at one time: at 500,000 messages a second one small record every 100 ms, and what a crash
 /// leaves unused of 2^64 is nothing.
@@ -96,13 +96,19 @@ impl Kept {
 
     fn forward(&mut self, seq: u64, entry: &Entry, giver: Option<SessionId>) -> Position {
         let Some(handle) = entry.stored() else { return Position::default() };
-        let at = self.store().append(&record(seq, entry, handle, giver));
+        let at = self.record(seq, entry, handle, giver);
         match self.ranges.back_mut() {
             Some((last, segment)) if *segment == at.segment() && *last < seq => *last = seq,
             Some((last, _)) if *last >= seq => {}
             Some(_) | None => self.ranges.push_back((seq, at.segment())),
         }
         at
+    }
+
+    fn record(&self, seq: u64, entry: &Entry, handle: &Handle, giver: Option<SessionId>) -> Position {
+        let mut room = words::Room::default();
+        let directions = words::write(entry.directions(), entry.message().publisher, &mut room);
+        self.store().append(&Record::Forward { seq, message: handle.id(), giver, directions })
     }
 
     /// Writes down again the entries of `slice` that are in segments before `before`.
@@ -112,7 +118,7 @@ impl Kept {
             if let (Some((_, segment)), Some(handle)) = (self.ranges.get(range), entry.stored())
                 && *segment < before
             {
-                self.store().append(&record(*seq, entry, handle, None));
+                self.record(*seq, entry, handle, None);
             }
         }
     }
@@ -206,11 +212,6 @@ impl Kept {
             kept: log.kept_left(),
         }))
     }
-}
-
-fn record<'a>(seq: u64, entry: &'a Entry, handle: &Handle, giver: Option<SessionId>) -> Record<'a> {
-    let directions = entry.directions().map_or(&[][..], |directions| directions.as_bytes());
-    Record::Forward { seq, message: handle.id(), giver, directions: Cow::Borrowed(directions) }
 }
 
 impl fmt::Debug for Kept {

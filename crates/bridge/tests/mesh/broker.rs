@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use evermq_bridge::{Arrived, Bridge, BridgeState, Local, Message, PeerState, PeersChanged, Pressure};
+use evermq_bridge::{Arrived, Bridge, BridgeState, Local, Message, PeerState, PeersChanged, Pressure, Publisher};
 use evermq_config::BrokerConfig;
 use evermq_daemon::{listen, tls};
 use evermq_mqtt::{Publish, QoS, Text, TopicName};
@@ -127,6 +127,7 @@ impl Broker {
             },
             stamp: self.bridge.next_stamp(),
             received: now(),
+            publisher: Some(Publisher(std::num::NonZeroU64::MIN)),
         })
     }
 

@@ -89,7 +89,7 @@ fn a_broker_of_version_1_0_is_understood_and_not_told_of_clients() {
     // What the new one sends: HELLO, and then nothing that 1.0 does not know.
     let mut from_new = accept(&old, &config);
     let (kind, hello) = from_new.receive();
-    assert_eq!((kind, &hello[..7]), (1, &b"EvMQ\x01\x01\x02"[..]), "version 1, minor 2");
+    assert_eq!((kind, &hello[..7]), (1, &b"EvMQ\x01\x01\x03"[..]), "version 1, minor 3");
     from_new.send(2, b"\x01\0\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\0\0\0\x01\0\0");
     assert_eq!(from_new.receive(), (5, vec![0; 8]), "the end of an empty snapshot");
     wait_until("it is connected", || new.peer("broker2").connected);
@@ -103,7 +103,7 @@ fn a_broker_of_version_1_0_is_understood_and_not_told_of_clients() {
     let mut to_new = connect(&config);
     to_new.send(1, b"EvMQ\x01\x01\0\0\0\0\0\0\0\0\x09\x04home\x07broker2");
     let (kind, welcome) = to_new.receive();
-    assert_eq!((kind, &welcome[..2]), (2, &[1, 2][..]), "version 1, and its own minor");
+    assert_eq!((kind, &welcome[..2]), (2, &[1, 3][..]), "version 1, and its own minor");
     to_new.send(5, &[0; 8]);
     let publish = Publish {
         packet_id: Some(PacketId(std::num::NonZeroU16::MIN)),

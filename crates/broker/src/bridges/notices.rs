@@ -129,7 +129,7 @@ mod tests {
         let word = Word { bridge: "old".to_owned(), host, marks: Marks::from([("broker2".into(), 7)]) };
         let message = |publish| {
             let stamp = Stamp { time: 1, origin: "broker1".into() };
-            Message { publish, stamp, received: crate::connection::clock() }
+            Message { publish, stamp, received: crate::connection::clock(), publisher: None }
         };
         let said = word.message().unwrap();
         assert_eq!(Word::read(&message(said.clone())), Some(word));

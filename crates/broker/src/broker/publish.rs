@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use evermq_bridge::{Message, Pressure, Stamp};
+use evermq_bridge::{Message, Pressure, Publisher, Stamp};
 use evermq_mqtt::Publish;
 
 use super::{Broker, Published};
@@ -17,7 +17,8 @@ impl Broker {
     /// A message of a client of this broker: to the subscribers here and to the other brokers, before it is acknowledged.
     pub fn publish(&self, mailbox: &Mailbox, mut publish: Publish, now: Instant, wakes: &mut Wakes) -> Published {
         wakes.begin(publish.packet_id.take().map(|packet_id| Origin::client(mailbox.key(), packet_id)));
-        let message = Arc::new(Message { publish, stamp: self.backbone.next_stamp(), received: now });
+        let (stamp, publisher) = (self.backbone.next_stamp(), self.publisher(mailbox));
+        let message = Arc::new(Message { publish, stamp, received: now, publisher });
         self.send(message, Some(mailbox.key()), wakes)
     }
 
@@ -25,13 +26,13 @@ impl Broker {
     /// or has an origin that matters. Whether nobody has asked for them is so for all or for none.
     pub fn publish_run(&self, mailbox: &Mailbox, run: &mut Vec<Publish>, now: Instant, wakes: &mut Wakes) -> Published {
         wakes.begin(None);
-        let from = Some(mailbox.key());
+        let (from, publisher) = (Some(mailbox.key()), self.publisher(mailbox));
         let Stamp { time, origin } = self.backbone.next_stamps(run.len() as u64);
         // Of its own: all threads would count the holders of a common one in the same place, for each message twice.
         let origin: Arc<str> = Arc::from(&*origin);
         let message = |(time, publish)| {
             let stamp = Stamp { time, origin: Arc::clone(&origin) };
-            Message { publish, stamp, received: now }
+            Message { publish, stamp, received: now, publisher }
         };
         let messages = (time..).zip(run.drain(..)).map(message);
         if self.backbone.is_alone() {
@@ -61,8 +62,9 @@ impl Broker {
         tally.accepted();
         self.counters.add(&mut tally);
         wakes.begin(will.number().map(Origin::of_will));
-        let message =
-            Arc::new(Message { publish: will.publish.clone(), stamp: self.backbone.next_stamp(), received: now });
+        let publisher = mailbox.and_then(|mailbox| self.publisher(mailbox));
+        let stamp = self.backbone.next_stamp();
+        let message = Arc::new(Message { publish: will.publish.clone(), stamp, received: now, publisher });
         self.send(message, mailbox.map(Mailbox::key), wakes);
         let sent = self.journal.as_ref().map(|journal| journal.record_will_sent(will));
         wakes.complete_at(sent.unwrap_or_default());
@@ -70,8 +72,14 @@ impl Broker {
 
     /// A message of the broker's own that the cluster is to have as well.
     pub fn publish_own(&self, publish: Publish, now: Instant, wakes: &mut Wakes) {
-        let message = Arc::new(Message { publish, stamp: self.backbone.next_stamp(), received: now });
+        let stamp = self.backbone.next_stamp();
+        let message = Arc::new(Message { publish, stamp, received: now, publisher: None });
         self.send(message, None, wakes);
+    }
+
+    /// Who publishes, for the other brokers.
+    fn publisher(&self, mailbox: &Mailbox) -> Option<Publisher> {
+        (!self.backbone.is_alone()).then(|| mailbox.publisher())
     }
 
     fn send(&self, message: Arc<Message>, from: Option<u64>, wakes: &mut Wakes) -> Published {

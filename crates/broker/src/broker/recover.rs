@@ -4,7 +4,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evermq_bridge::{Directions, Message, Stamp};
+use evermq_bridge::{Message, Stamp, words};
 use evermq_mqtt::packet::{RetainHandling, SubscriptionOptions};
 use evermq_mqtt::{PacketId, QoS, Text, TopicFilter};
 use evermq_store::{Recovered, RecoveredMesh, RecoveredMessage, RecoveredSession, RecoveredWaiting, SegmentId};
@@ -37,7 +37,12 @@ impl Broker {
         let RecoveredMesh { log, is_log_doubtful, forwards, cursors, applied } = recovered.mesh;
         let forward = |(seq, index, directions): (u64, usize, Box<[u8]>)| {
             let message = messages.get(index)?;
-            Some((seq, message.to_message(), message.handle()?.clone(), Directions::parse(&directions)))
+            let (directions, publisher) = words::read(&directions);
+            let whole = match publisher {
+                Some(_) => Arc::new(Message { publisher, ..message.message().clone() }),
+                None => message.to_message(),
+            };
+            Some((seq, whole, message.handle()?.clone(), directions))
         };
         let messages = forwards.into_iter().filter_map(forward).collect();
         let mesh = evermq_bridge::Recovered { log, is_log_doubtful, messages, cursors, applied };
@@ -90,7 +95,7 @@ fn shared(journal: &Journal, message: RecoveredMessage) -> Arc<Shared> {
     let RecoveredMessage { publish, stamp_time, stamp_origin, received, handle } = message;
     let stamp = Stamp { time: stamp_time, origin: stamp_origin };
     let received = journal.instant(received);
-    Shared::recovered(Message { publish, stamp, received }, false, handle)
+    Shared::recovered(Message { publish, stamp, received, publisher: None }, false, handle)
 }
 
 fn saved(journal: &Journal, session: RecoveredSession, messages: &[Arc<Shared>]) -> Saved {

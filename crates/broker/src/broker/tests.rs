@@ -222,7 +222,7 @@ fn own_messages_go_to_the_mesh_and_those_of_the_mesh_do_not() {
     let publisher = broker.connect(connect("p"), now).unwrap().mailbox;
     broker.publish(&publisher, publish("own", false), now, &mut Wakes::default());
     let stamp = Stamp { time: 1, origin: "there".into() };
-    let message = Arc::new(Message { publish: publish("theirs", false), stamp, received: now });
+    let message = Arc::new(Message { publish: publish("theirs", false), stamp, received: now, publisher: None });
     broker.router.deliver(&mut vec![Arrived { message, epoch: 1, seq: 1, directions: None }], &mut Position::default);
     assert_eq!(got(&subscriber, now), ["own", "theirs"]);
     assert_eq!(mesh.payloads(), ["own"]);
@@ -236,7 +236,7 @@ fn a_retained_message_of_the_mesh_counts_by_its_stamp() {
     broker.publish(&publisher, publish("own", true), now, &mut Wakes::default());
     let theirs = |time, payload| {
         let stamp = Stamp { time, origin: "there".into() };
-        Arc::new(Message { publish: publish(payload, true), stamp, received: now })
+        Arc::new(Message { publish: publish(payload, true), stamp, received: now, publisher: None })
     };
     broker.router.apply_retained(theirs(0, "older"));
     let first = broker.connect(connect("s1"), now).unwrap().mailbox;

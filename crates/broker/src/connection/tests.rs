@@ -195,7 +195,8 @@ async fn a_message_that_may_not_go_yet_goes_as_soon_as_it_may() {
     let mailbox = pair.broker.registry.get(&Text::new("c").unwrap()).unwrap();
     let Packet::Publish(publish) = publish(1) else { unreachable!() };
     let stamp = Stamp { time: 1, origin: "other".into() };
-    let message = Message { publish: Publish { qos: QoS::ExactlyOnce, ..publish }, stamp, received: clock() };
+    let message =
+        Message { publish: Publish { qos: QoS::ExactlyOnce, ..publish }, stamp, received: clock(), publisher: None };
     let hold = Hold::new();
     let message = Shared::with_origin(Arc::new(message), false, Some(Origin::peer(1, 1, &hold)));
     let delivery = Delivery { qos: QoS::ExactlyOnce, retain: false, message, ids: None, share: None };

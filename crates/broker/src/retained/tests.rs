@@ -16,7 +16,7 @@ fn at(topic: &str, time: u64, payload: &'static str, received: Instant) -> Arc<M
         properties: None,
         payload: Bytes::from_static(payload.as_bytes()),
     };
-    Arc::new(Message { publish, stamp: Stamp { time, origin: "here".into() }, received })
+    Arc::new(Message { publish, stamp: Stamp { time, origin: "here".into() }, received, publisher: None })
 }
 
 fn now() -> Instant {

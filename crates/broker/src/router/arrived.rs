@@ -8,6 +8,7 @@ use evermq_bridge::{Arrived, Directions, Groups, Heard, Hold, Local, Members, Me
 use evermq_mqtt::{QoS, Text};
 use evermq_store::{Position, SessionId};
 
+use super::deliveries::Sender;
 use super::sharing::Sharing;
 use super::{Router, Spread};
 use crate::mailbox::{Mailbox, Wakes};
@@ -73,7 +74,8 @@ impl Router {
         let membership = self.groups.membership().get();
         let me = membership.as_ref().map_or("", |(_, me)| me);
         let sharing = Sharing::Told { me, directions, met: Vec::new(), onward: Vec::new() };
-        let spread = self.spread([(Arc::clone(&message), stored.clone())], None, sharing, wakes);
+        let sender = message.publisher.map_or(Sender::Nobody, Sender::There);
+        let spread = self.spread([(Arc::clone(&message), stored.clone())], sender, sharing, wakes);
         let Spread { sharing: Sharing::Told { met, mut onward, .. }, .. } = spread else { return };
         // Those of which nothing is known here, not even their filter: this broker was away.
         let unmet =

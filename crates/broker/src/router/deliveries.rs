@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use evermq_bridge::Publisher;
 use evermq_mqtt::QoS;
 
 use super::sharing::Sharing;
@@ -13,6 +14,34 @@ use crate::message::{Delivery, Shared};
 use crate::session::Delivered;
 use crate::share::Group;
 use crate::subscriptions::{Matches, Subscribers};
+
+/// Who published messages, for subscribers who do not want their own (`[MQTT-3.8.3-3]`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sender {
+    /// The broker, or nobody knows.
+    Nobody,
+    /// The client of the mailbox with this key.
+    Here(u64),
+    /// A client of another broker.
+    There(Publisher),
+}
+
+impl Sender {
+    /// By the key of its mailbox.
+    pub(super) fn here(key: Option<u64>) -> Self {
+        key.map_or(Self::Nobody, Self::Here)
+    }
+
+    /// Whether the subscriber, whose mailbox has this key, has published it and does not want it.
+    fn is_unwanted(self, subscriber: &Subscriber, key: u64) -> bool {
+        subscriber.subscription.options.no_local
+            && match self {
+                Self::Nobody => false,
+                Self::Here(from) => from == key,
+                Self::There(publisher) => subscriber.mailbox.publisher() == publisher,
+            }
+    }
+}
 
 /// Messages of one topic on their way.
 pub(super) struct Deliveries<'a, 's> {
@@ -25,14 +54,13 @@ pub(super) struct Deliveries<'a, 's> {
 
 impl Deliveries<'_, '_> {
     /// To the subscribers of one filter.
-    pub(super) fn deliver_each(&mut self, subscribers: &Subscribers<Entry>, from: Option<u64>) {
+    pub(super) fn deliver_each(&mut self, subscribers: &Subscribers<Entry>, from: Sender) {
         let is_for_groups_only = self.sharing.is_for_groups_only();
         let mut entries = subscribers.iter().peekable();
         while let Some((key, entry)) = entries.next() {
             match entry {
                 Entry::One(_) if is_for_groups_only => {}
-                // [MQTT-3.8.3-3].
-                Entry::One(subscriber) if subscriber.subscription.options.no_local && from == Some(key) => {}
+                Entry::One(subscriber) if from.is_unwanted(subscriber, key) => {}
                 Entry::One(subscriber) => {
                     let (qos, ids) = (subscriber.subscription.options.qos, subscriber.ids.clone());
                     // The last one gets the messages themselves: as a rule there is one only.
@@ -76,14 +104,13 @@ impl Deliveries<'_, '_> {
 
     /// A client gets one copy, at the highest QoS of its matching subscriptions (`[MQTT-3.3.4-2]`), with the identifiers
     /// of all of them (`[MQTT-3.3.4-4]`). What comes to it through a shared subscription is a copy of its own (§4.8.2).
-    pub(super) fn deliver_overlapping(&mut self, matches: &Matches<'_, Entry>, from: Option<u64>) {
+    pub(super) fn deliver_overlapping(&mut self, matches: &Matches<'_, Entry>, from: Sender) {
         let mut all: Vec<(u64, &Subscriber)> = Vec::new();
         let is_for_groups_only = self.sharing.is_for_groups_only();
         for (key, entry) in matches.iter().flat_map(Subscribers::iter) {
             match entry {
                 Entry::One(_) if is_for_groups_only => {}
-                // [MQTT-3.8.3-3].
-                Entry::One(subscriber) if subscriber.subscription.options.no_local && from == Some(key) => {}
+                Entry::One(subscriber) if from.is_unwanted(subscriber, key) => {}
                 Entry::One(subscriber) => all.push((key, subscriber)),
                 Entry::Group(group) => self.deliver_to_group(group),
             }

@@ -298,7 +298,7 @@ fn a_session_out_of_the_store_gives_back_what_came_through_its_groups() {
             payload: Bytes::from_static(payload.as_bytes()),
         };
         let stamp = evermq_bridge::Stamp { time: 1, origin: "here".into() };
-        let message = Arc::new(evermq_bridge::Message { publish, stamp, received: scene.now });
+        let message = Arc::new(evermq_bridge::Message { publish, stamp, received: scene.now, publisher: None });
         Delivery { message: Shared::new(message, false), qos, retain: false, ids: None, share: None }
     };
     let id = |number| PacketId(std::num::NonZeroU16::new(number).unwrap());

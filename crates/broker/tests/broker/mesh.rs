@@ -1,9 +1,11 @@
 //! Two brokers.
 
-use evermq_mqtt::{Publish, QoS};
+use evermq_mqtt::packet::{Connect, SubscriptionOptions};
+use evermq_mqtt::{Packet, Publish, QoS, ReasonCode};
 
-use crate::client::{Client, message, resume};
+use crate::client::{Client, id, message, resume, will};
 use crate::running::{Running, Site, start_two, two};
+use crate::tls;
 
 #[test]
 fn a_message_reaches_both_brokers_once() {
@@ -180,4 +182,99 @@ fn a_broker_that_stays_away_is_said_until_it_is_back() {
     assert!(says(&state, "broker2 is away for 1"), "{state:#}");
     let _other = Running::start(&two);
     broker.wait_for("no alarm", |state| state["trouble"].is_null());
+}
+
+/// A client with a session at both brokers that has subscribed to `t/#` without its own messages.
+fn without_its_own(broker: &Running, connect: Connect) -> (Client, bool) {
+    let (mut client, connack) = Client::open(broker.plain, connect);
+    if !connack.session_present {
+        let options = SubscriptionOptions { no_local: true, qos: QoS::ExactlyOnce, ..SubscriptionOptions::default() };
+        client.subscribe("t/#", options);
+    }
+    (client, connack.session_present)
+}
+
+#[test]
+fn a_client_s_own_messages_do_not_come_from_another_broker() {
+    let (_site, brokers) = start_two();
+    let (mut other, _) = without_its_own(&brokers[1], resume("other"));
+    without_its_own(&brokers[1], resume("c")).0.vanish();
+    let (mut here, present) = without_its_own(&brokers[0], resume("c"));
+    assert!(!present, "it has a session at each broker");
+    let all = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+    for (number, qos) in all.into_iter().enumerate() {
+        here.publish(message("t/1", &format!("its own {number}")), qos);
+    }
+    // Several that come at once, which are routed together.
+    for number in 0..20 {
+        here.send(&Packet::Publish(Publish {
+            qos: QoS::AtLeastOnce,
+            packet_id: Some(id(100 + number)),
+            ..message("t/1", "of a run")
+        }));
+    }
+    for _ in 0..20 {
+        assert!(matches!(here.receive(), Packet::PubAck(_)));
+    }
+    brokers[0].client("p").publish(message("t/1", "somebody else's"), QoS::AtLeastOnce);
+    assert_eq!(here.message().1, "somebody else's");
+
+    let (mut there, present) = without_its_own(&brokers[1], resume("c"));
+    assert!(present);
+    assert_eq!(there.message().1, "somebody else's");
+    there.expect_nothing();
+    let all = other.drain_at_least(24);
+    assert_eq!(all.iter().filter(|payload| payload.starts_with("its own")).count(), 3);
+    assert_eq!((all.len(), all[23].as_str()), (24, "somebody else's"));
+}
+
+#[test]
+fn nor_does_its_will() {
+    let (_site, brokers) = start_two();
+    let dying = Connect { will: Some(will("t/will", 0)), ..resume("c") };
+    let (mut here, _) = without_its_own(&brokers[0], dying);
+    let mut watcher = brokers[1].client("watcher");
+    watcher.subscribe_at("t/#", QoS::AtLeastOnce);
+    let (mut there, _) = without_its_own(&brokers[1], resume("c"));
+    here.expect_disconnect(ReasonCode::SessionTakenOver);
+    assert_eq!(watcher.message(), ("t/will".to_owned(), "gone".to_owned()));
+    there.expect_nothing();
+}
+
+#[test]
+fn whose_they_are_outlives_a_restart() {
+    let site = Site::new();
+    let [here, there] = two(&site, |_| {});
+    let (first, second) = (Running::start(&here), Running::start(&there));
+    first.wait_for_peer();
+    without_its_own(&second, resume("c")).0.vanish();
+    second.stop().unwrap();
+    let (mut client, _) = without_its_own(&first, resume("c"));
+    client.publish(message("t/1", "its own"), QoS::AtLeastOnce);
+    client.publish(Publish { retain: true, ..message("t/1", "its own, retained") }, QoS::ExactlyOnce);
+    first.client("p").publish(message("t/1", "somebody else's"), QoS::AtLeastOnce);
+    client.vanish();
+    first.stop().unwrap();
+
+    let (first, second) = (Running::start(&here), Running::start(&there));
+    first.wait_for_peer();
+    let (mut client, present) = without_its_own(&second, resume("c"));
+    assert!(present);
+    assert_eq!(client.message().1, "somebody else's");
+    client.expect_nothing();
+}
+
+/// Only a connection of the same user is the same client.
+#[test]
+fn another_user_s_client_of_the_same_name_is_another_client() {
+    let (site, brokers) = start_two();
+    let certified = |broker: &Running, device: &str| {
+        Client::over(tls::connect(broker.tls, &site.ca.issue(device, 1)), resume("c")).0
+    };
+    let mut here = certified(&brokers[0], "device-1");
+    let options = SubscriptionOptions { no_local: true, qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() };
+    here.subscribe("t/#", options);
+    let mut there = certified(&brokers[1], "device-2");
+    there.publish(message("t/1", "of another user"), QoS::AtLeastOnce);
+    assert_eq!(here.message().1, "of another user");
 }

@@ -131,6 +131,7 @@ impl Origin {
             },
             stamp: Stamp { time: id, origin: Arc::from("origin") },
             received: now,
+            publisher: super::super::end::publisher(id),
         });
         let hold = (qos == QoS::ExactlyOnce).then(Hold::new);
         let appended =

@@ -10,7 +10,7 @@ use evermq_mqtt::QoS;
 use super::super::network::{Arrival, ConnectionId, Network};
 use super::super::random::Random;
 use super::disk::Disk;
-use crate::frame::{self, Frame};
+use crate::frame::{self, Frame, Head};
 use crate::groups::Heard;
 use crate::inbound::{Action, Inbound, LinkId};
 use crate::message::Stamp;
@@ -229,11 +229,13 @@ impl Receiver {
             match action {
                 Action::Send(frame) => frame::encode(&frame, &mut served.output),
                 Action::Deliver { epoch, entry, directions } => {
-                    let stamp = Stamp { time: entry.time, origin: Arc::from("origin") };
-                    let message = wire_message::decode(entry.packet, stamp, entry.age, now).unwrap();
+                    let Head { seq, age, time, publisher } = entry.head;
+                    let stamp = Stamp { time, origin: Arc::from("origin") };
+                    let message = wire_message::decode(entry.packet, stamp, age, publisher, now).unwrap();
                     let id = u64::from_be_bytes(message.publish.payload[..8].try_into().unwrap());
                     assert_eq!(directions, super::super::end::directions(id), "it goes elsewhere than it was to go");
-                    let place = (epoch, entry.seq);
+                    assert_eq!(publisher, super::super::end::publisher(id), "it is somebody else's");
+                    let place = (epoch, seq);
                     let known = *self.identities.entry(place).or_insert(id);
                     assert_eq!(known, id, "{place:?} means two messages");
                     if message.publish.qos > QoS::AtMostOnce {

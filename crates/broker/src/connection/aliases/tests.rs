@@ -20,7 +20,7 @@ fn transmit(topic: &str, qos: QoS, many: bool, properties: Option<PublishPropert
         payload: Bytes::from_static(b"payload"),
     };
     let stamp = Stamp { time: 1, origin: "here".into() };
-    let message = Arc::new(Message { publish, stamp, received: crate::connection::clock() });
+    let message = Arc::new(Message { publish, stamp, received: crate::connection::clock(), publisher: None });
     let delivery = Delivery { message: Shared::new(message, many), qos, retain: false, ids: None, share: None };
     let packet_id = (qos > QoS::AtMostOnce).then_some(PacketId(NonZeroU16::MIN));
     Transmit::Publish { delivery, dup: false, packet_id }

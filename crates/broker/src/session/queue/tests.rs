@@ -15,7 +15,8 @@ fn delivery(qos: QoS, payload: usize) -> Delivery {
     let topic = TopicName::new(Text::new("t").unwrap()).unwrap();
     let payload = Bytes::from(vec![7; payload]);
     let publish = Publish { dup: false, qos, retain: false, topic, packet_id: None, properties: None, payload };
-    let message = Message { publish, stamp: Stamp { time: 1, origin: "here".into() }, received: Instant::now() };
+    let message =
+        Message { publish, stamp: Stamp { time: 1, origin: "here".into() }, received: Instant::now(), publisher: None };
     Delivery { message: Shared::new(message, false), qos, retain: false, ids: None, share: None }
 }
 
@@ -44,8 +45,8 @@ fn smaller_ones_keep_a_bounded_number_of_buffers() {
     for buffer in &buffers {
         let mut delivery = delivery(QoS::AtLeastOnce, 0);
         let publish = Publish { payload: buffer.slice(..100), ..delivery.message.message().publish.clone() };
-        let Message { stamp, received, .. } = delivery.message.message().clone();
-        delivery.message = Shared::new(Message { publish, stamp, received }, false);
+        let Message { stamp, received, publisher, .. } = delivery.message.message().clone();
+        delivery.message = Shared::new(Message { publish, stamp, received, publisher }, false);
         assert_eq!(queue.push(delivery, BOUNDS), Pushed::Queued);
     }
     let is_kept = |popped: &Delivery| {

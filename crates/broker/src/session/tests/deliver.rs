@@ -176,11 +176,12 @@ fn properties_count_as_what_they_take_in_memory() {
     client.connect(connect());
     let empty = || (text(""), text(""));
     let mut heavy = delivery(Q1, 1, client.now);
-    let Message { publish, stamp, received } = heavy.message.message();
+    let Message { publish, stamp, received, publisher } = heavy.message.message();
     let user_properties = std::iter::repeat_with(empty).take(20).collect();
     let properties = PublishProperties { user_properties, ..PublishProperties::default() };
     let publish = Publish { properties: Some(Box::new(properties)), ..publish.clone() };
-    heavy.message = Shared::new(Message { publish, stamp: stamp.clone(), received: *received }, false);
+    heavy.message =
+        Shared::new(Message { publish, stamp: stamp.clone(), received: *received, publisher: *publisher }, false);
     assert_eq!(client.session.deliver(heavy).dropped, 1, "100 bytes on the wire");
     assert_eq!(client.deliver(Q1, 2).dropped, 0);
 }

@@ -104,7 +104,7 @@ pub(super) fn with_expiry(qos: QoS, number: u32, received: Instant, expiry: Opti
     };
     let stamp = Stamp { time: number.into(), origin: "test".into() };
     Delivery {
-        message: Shared::new(Arc::new(Message { publish, stamp, received }), true),
+        message: Shared::new(Arc::new(Message { publish, stamp, received, publisher: None }), true),
         qos,
         retain: false,
         ids: None,

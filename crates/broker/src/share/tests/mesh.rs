@@ -55,8 +55,12 @@ impl Cluster {
             properties: None,
             payload: Bytes::copy_from_slice(payload.as_bytes()),
         };
-        let message =
-            Arc::new(Message { publish, stamp: Stamp { time: 1, origin: origin.into() }, received: self.scene.now });
+        let message = Arc::new(Message {
+            publish,
+            stamp: Stamp { time: 1, origin: origin.into() },
+            received: self.scene.now,
+            publisher: None,
+        });
         let arrived = Arrived { message, epoch: 1, seq: 1, directions: directions.cloned() };
         self.scene.broker.router.deliver(&mut vec![arrived], &mut Position::default);
     }
