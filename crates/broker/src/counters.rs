@@ -35,6 +35,8 @@ pub struct Counters {
     pub exhausted: AtomicU64,
     /// Messages that waited in a session when the rules changed, so that its client may not have them any more.
     pub withdrawn: AtomicU64,
+    /// Messages of shared subscriptions that went from broker to broker so often without finding a member that they were given up.
+    pub without_member: AtomicU64,
     /// Messages of clients that were not accepted.
     pub refused: AtomicU64,
     /// The same by reason.
@@ -114,6 +116,7 @@ impl Default for Counters {
             dropped: AtomicU64::default(),
             exhausted: AtomicU64::default(),
             withdrawn: AtomicU64::default(),
+            without_member: AtomicU64::default(),
             refused: AtomicU64::default(),
             refusals: ByReason::default(),
             retained_refused: AtomicU64::default(),
@@ -239,6 +242,7 @@ impl Counters {
             "dropped": read(&self.dropped),
             "dropped_by_total": read(&self.exhausted),
             "dropped_by_rules": read(&self.withdrawn),
+            "dropped_without_member": read(&self.without_member),
             "refused": read(&self.refused),
             "retained_refused": read(&self.retained_refused),
             "sent_away": read(&self.sent_away),

@@ -136,7 +136,8 @@ fn traffic(text: &mut Exposition, counters: &Counters) {
         .sample(&[("cause", "queue_full")], read(&counters.dropped).saturating_sub(read(&counters.exhausted)))
         .sample(&[("cause", "queues_full")], read(&counters.exhausted))
         .sample(&[("cause", "retained_full")], read(&counters.retained_refused))
-        .sample(&[("cause", "rules_changed")], read(&counters.withdrawn));
+        .sample(&[("cause", "rules_changed")], read(&counters.withdrawn))
+        .sample(&[("cause", "without_member")], read(&counters.without_member));
 }
 
 fn refusals(text: &mut Exposition, counters: &Counters) {

@@ -52,8 +52,16 @@ impl Router {
         giver: Option<u64>,
     ) -> Position {
         let Some((backbone, _)) = self.groups.membership().get() else { return Position::default() };
-        let Some(directions) = to.handed_over(before) else { return Position::default() };
         let message = shared.to_message();
+        let Some(directions) = to.handed_over(before) else {
+            if self.counters.without_member.fetch_add(1, Ordering::Relaxed) == 0 {
+                tracing::warn!(
+                    topic = %message.publish.topic, origin = &*message.stamp.origin,
+                    "a message of a shared subscription has been to three brokers whose members had just gone, and is given up; this is said once, dropped_without_member counts them"
+                );
+            }
+            return Position::default();
+        };
         let is_stored = message.publish.qos > QoS::AtMostOnce;
         let stored =
             shared.handle().cloned().or_else(|| self.store_for_peers(&message, shared.origin())).filter(|_| is_stored);

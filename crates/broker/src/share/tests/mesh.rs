@@ -204,6 +204,7 @@ fn what_nobody_here_takes_goes_on_and_never_in_circles() {
     }
     cluster.arrives("b", "2", QoS::AtLeastOnce, Some(&directions));
     assert_eq!(cluster.handed_over(), Vec::<String>::new(), "it has been to three brokers in vain");
+    assert_eq!(scene.broker.counters.to_json()["dropped_without_member"], 1);
     // Absent members keep none of QoS 0.
     scene.lose(&scene.member("absent", QoS::AtLeastOnce));
     cluster.arrives("b", "3", QoS::AtMostOnce, Some(&to("here")));
