@@ -107,6 +107,9 @@ pub struct Connect {
     pub password: Option<Bytes>,
     /// Properties (5.0).
     pub properties: ConnectProperties,
+    /// The client says by the highest bit of the protocol level that it is a bridge, as mosquitto's do. Never with 5.0, where
+    /// subscriptions say what a bridge needs.
+    pub is_bridge: bool,
 }
 
 /// A will message (§3.1.2.5).

@@ -367,5 +367,6 @@ fn made_up(flags: u8, expiry: u8, window: u8) -> Connect {
         username: None,
         password: None,
         properties: if version == Version::V5 { properties } else { ConnectProperties::default() },
+        is_bridge: false,
     }
 }

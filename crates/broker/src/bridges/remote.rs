@@ -21,8 +21,6 @@ use super::relay::Terms;
 
 /// For TCP, TLS and CONNACK together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Says in a protocol level that the client is a bridge; mosquitto's, and RSMB's before it.
-const BRIDGE: u8 = 0x80;
 
 /// What carries MQTT to the remote broker.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -177,17 +175,11 @@ fn greeting(prepared: &Prepared, max_packet_size: u32, says_so: bool) -> Result<
             maximum_packet_size: Some(max_packet_size),
             ..ConnectProperties::default()
         },
+        is_bridge: says_so,
     };
     let mut out = BytesMut::new();
     let packet = Packet::Connect(Box::new(connect.clone()));
     codec::encode(&packet, version, &mut out).map_err(|_| RemoteError::Setting("the CONNECT cannot be written"))?;
-    if says_so {
-        // The level stands behind the fixed header and the protocol's name.
-        let name = out.windows(4).position(|bytes| bytes == b"MQTT");
-        if let Some(level) = name.and_then(|at| out.get_mut(at + 4)) {
-            *level |= BRIDGE;
-        }
-    }
     Ok((connect, out))
 }
 

@@ -67,6 +67,7 @@ pub(super) fn connect(broker: &Broker, prepared: &Prepared, window: u16, now: In
             receive_maximum: Some(window.min(broker.limits().max_inflight)),
             ..ConnectProperties::default()
         },
+        is_bridge: false,
     };
     let client = Client { listener: "bridge".into(), ..Client::local() };
     let limits = Arc::new(limits(broker, prepared));

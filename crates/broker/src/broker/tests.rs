@@ -160,6 +160,7 @@ pub(crate) fn connect(id: &str) -> Connect {
         username: None,
         password: None,
         properties: ConnectProperties { session_expiry: Some(100), ..ConnectProperties::default() },
+        is_bridge: false,
     }
 }
 

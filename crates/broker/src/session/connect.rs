@@ -32,6 +32,8 @@ pub struct Granted {
     pub permits: Option<Arc<Permits>>,
     /// Protocol version.
     pub version: Version,
+    /// The client is a bridge, by its protocol level.
+    pub is_bridge: bool,
     /// Zero for none.
     pub keep_alive: Duration,
     /// How long the session outlives the connection.
@@ -82,7 +84,7 @@ pub fn check(connect: &Connect, limits: &Limits, is_authenticated: bool) -> Resu
         if topic.as_str().is_empty() || limits.has_too_many_levels(topic.levels()) {
             return Err(ReasonCode::TopicNameInvalid);
         }
-        if super::publish::is_reserved(topic) {
+        if super::publish::is_reserved(topic) && !super::publish::is_bridge_state(topic) {
             return Err(ReasonCode::NotAuthorized);
         }
         if !super::publish::has_its_format(&will.payload, &will.properties.publish) {
@@ -122,6 +124,7 @@ impl Granted {
             limits: None,
             permits: None,
             version: connect.version,
+            is_bridge: connect.is_bridge,
             keep_alive,
             expiry,
             place: None,

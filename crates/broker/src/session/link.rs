@@ -21,6 +21,8 @@ pub(super) struct Link {
     /// How the client is known; none in tests.
     pub(super) login: Option<Login>,
     pub(super) version: Version,
+    /// Its subscriptions are those of a bridge.
+    pub(super) is_bridge: bool,
     /// In seconds, as clients say it; zero for none.
     pub(super) keep_alive: u16,
     pub(super) last_received: Instant,

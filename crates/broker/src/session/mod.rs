@@ -67,7 +67,7 @@ use inflight::Inflight;
 use lasting::LastingPlace;
 pub use limits::{Durability, Durable, Limits};
 use link::Link;
-pub(crate) use publish::is_reserved;
+pub(crate) use publish::{is_bridge_state, is_reserved};
 use queue::Queue;
 pub use subscribe::{Subscription, Wanted};
 pub use will::{DueWill, Will};
@@ -221,6 +221,7 @@ impl Session {
             is_lb: granted.is_lb,
             login: granted.login,
             version: granted.version,
+            is_bridge: granted.is_bridge,
             keep_alive: u16::try_from(granted.keep_alive.as_secs()).unwrap_or(u16::MAX),
             last_received: now,
             window: granted.receive_maximum,

@@ -15,6 +15,11 @@ pub(crate) fn is_reserved(topic: &TopicName) -> bool {
     topic.as_str().starts_with('$') && matches!(topic.levels().next(), Some("$SYS" | cluster_topics::LEVEL))
 }
 
+/// Where a bridge of mosquitto says whether it is connected: `$SYS/broker/connection/NAME/state`. Rules may still deny it.
+pub(crate) fn is_bridge_state(topic: &TopicName) -> bool {
+    topic.levels().eq(["$SYS", "broker", "connection", topic.levels().nth(3).unwrap_or_default(), "state"])
+}
+
 /// Whether the payload is what its Payload Format Indicator says (§3.3.2.3.2).
 pub(super) fn has_its_format(payload: &[u8], properties: &PublishProperties) -> bool {
     properties.payload_is_utf8 != Some(true) || std::str::from_utf8(payload).is_ok()
@@ -115,7 +120,7 @@ impl Session {
         if self.is_lb() && publish.topic.as_str() == cluster_topics::DISCONNECT {
             return None;
         }
-        if is_reserved(&publish.topic) {
+        if is_reserved(&publish.topic) && !is_bridge_state(&publish.topic) {
             return Some(ReasonCode::NotAuthorized);
         }
         let may = self.permits.as_ref().is_none_or(|permits| permits.may_publish(&publish.topic));

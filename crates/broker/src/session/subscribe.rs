@@ -9,7 +9,7 @@ use evermq_mqtt::packet::{
 use evermq_mqtt::{Packet, QoS, ReasonCode, TopicFilter};
 
 use super::changes::Change;
-use super::{Action, Session};
+use super::{Action, Session, State};
 
 /// A subscription as it was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,9 @@ impl Session {
         let id = subscribe.properties.subscription_id;
         let mut actions = Vec::new();
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
+        let is_bridge = matches!(&self.state, State::Connected(link) if link.is_bridge);
         for SubscribeFilter { filter, options } in subscribe.filters {
+            let options = if is_bridge { of_bridge(&filter, options) } else { options };
             if let Some(refusal) = self.subscribe_refusal(&filter) {
                 reasons.push(refusal);
                 continue;
@@ -105,6 +107,13 @@ impl Session {
         let is_full = self.subscriptions.len() >= self.limits.max_subscriptions;
         (is_full && !self.subscriptions.contains_key(filter)).then_some(ReasonCode::QuotaExceeded)
     }
+}
+
+/// What a bridge means that cannot say so: its own messages do not come back, and retained ones stay so (MQTT 5.0 §3.8.3.1 has these options for
+/// that).
+fn of_bridge(filter: &TopicFilter, options: SubscriptionOptions) -> SubscriptionOptions {
+    // A shared subscription may not leave out anybody's ([MQTT-3.8.3-4]).
+    SubscriptionOptions { no_local: filter.share().is_none(), retain_as_published: true, ..options }
 }
 
 const fn granted(qos: QoS) -> ReasonCode {

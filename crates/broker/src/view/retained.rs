@@ -11,6 +11,7 @@ use super::limit;
 use crate::broker::Broker;
 use crate::mailbox::Wakes;
 use crate::retained::Mark;
+use crate::session::{is_bridge_state, is_reserved};
 use crate::trace::packet::payload;
 
 /// A page of them: those that `filter` matches, all if there is none.
@@ -46,7 +47,7 @@ pub fn forget(broker: &Broker, topic: &str, now: Instant) -> Result<bool, String
     let text = Text::new(topic).map_err(|_| wrong())?;
     let filter = TopicFilter::new(text.clone()).map_err(|_| wrong())?;
     let name = TopicName::new(text).map_err(|_| wrong())?;
-    if crate::session::is_reserved(&name) {
+    if is_reserved(&name) && !is_bridge_state(&name) {
         return Err(wrong());
     }
     let (found, _) = broker.router.retained_page(&filter, Mark::default(), 1, now);

@@ -42,6 +42,7 @@ pub(crate) fn connect(client_id: &str) -> Connect {
         username: None,
         password: None,
         properties: ConnectProperties::default(),
+        is_bridge: false,
     }
 }
 

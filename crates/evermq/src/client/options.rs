@@ -188,6 +188,7 @@ impl ConnectionArgs {
                 session_expiry: self.session_expiry(&properties.connect),
                 ..properties.connect.clone()
             },
+            is_bridge: false,
         })
     }
 

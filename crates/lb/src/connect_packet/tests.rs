@@ -56,6 +56,7 @@ fn packet(client_id: &str) -> Packet5 {
         username: None,
         password: None,
         properties: ConnectProperties::default(),
+        is_bridge: false,
     }
 }
 

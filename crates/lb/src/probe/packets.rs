@@ -27,6 +27,7 @@ pub(super) fn connect(lb: &Text, backend: &str, health_timeout: Duration) -> Pac
         username: None,
         password: None,
         properties: ConnectProperties::default(),
+        is_bridge: false,
     }))
 }
 

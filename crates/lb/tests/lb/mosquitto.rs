@@ -112,6 +112,7 @@ fn try_connect(lb: &Running, id: &str) -> std::io::Result<Tls> {
         username: None,
         password: None,
         properties: ConnectProperties::default(),
+        is_bridge: false,
     }));
     let mut bytes = BytesMut::new();
     codec::encode(&connect, Version::V4, &mut bytes).unwrap();

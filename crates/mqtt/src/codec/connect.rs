@@ -32,6 +32,8 @@ const WILL_QOS_SHIFT: u8 = 3;
 const WILL: u8 = 0x04;
 const CLEAN_START: u8 = 0x02;
 const RESERVED: u8 = 0x01;
+/// In the protocol level of 3.1 and 3.1.1: the client is a bridge.
+const BRIDGE: u8 = 0x80;
 
 /// The version that the CONNECT at the start of `bytes` names, as far as its first bytes tell.
 ///
@@ -44,12 +46,12 @@ pub fn connect_version(bytes: &[u8]) -> Option<Version> {
     }
     let body = bytes.get(header.len..)?;
     let (name, rest) = body.split_at_checked(2 + usize::from(u16::from_be_bytes(*body.first_chunk()?)))?;
-    version(Name::of(&name[2..]), *rest.first()?).ok()
+    version(Name::of(&name[2..]), *rest.first()?).ok().map(|(version, _)| version)
 }
 
 pub(super) fn decode(header: &Header, mut body: Reader) -> Result<Connect, DecodeError> {
     let name = Name::of(body.binary_in_place()?);
-    let version = version(name, body.u8()?)?;
+    let (version, is_bridge) = version(name, body.u8()?)?;
     header.check_minimal(version)?;
     let flags = body.u8()?;
     check_flags(flags, version)?;
@@ -64,7 +66,7 @@ pub(super) fn decode(header: &Header, mut body: Reader) -> Result<Connect, Decod
     // [MQTT-3.1.2-16], [MQTT-3.1.2-18]: what no flag announces is not there.
     body.finish()?;
     let clean_start = flags & CLEAN_START != 0;
-    Ok(Connect { version, clean_start, keep_alive, client_id, will, username, password, properties })
+    Ok(Connect { version, clean_start, keep_alive, client_id, will, username, password, properties, is_bridge })
 }
 
 /// A protocol name.
@@ -85,11 +87,13 @@ impl Name {
     }
 }
 
-fn version(name: Name, level: u8) -> Result<Version, DecodeError> {
+/// The version, and whether the client is a bridge.
+fn version(name: Name, level: u8) -> Result<(Version, bool), DecodeError> {
+    let is_bridge = level & BRIDGE != 0;
     match (name, level) {
-        (Name::Mqtt, 5) => Ok(Version::V5),
-        (Name::Mqtt, 4) => Ok(Version::V4),
-        (Name::MqIsdp, 3) => Ok(Version::V3),
+        (Name::Mqtt, 5) => Ok((Version::V5, false)),
+        (Name::Mqtt, level) if level & !BRIDGE == 4 => Ok((Version::V4, is_bridge)),
+        (Name::MqIsdp, level) if level & !BRIDGE == 3 => Ok((Version::V3, is_bridge)),
         // [MQTT-3.1.2-2]
         (Name::Mqtt | Name::MqIsdp, level) => Err(DecodeError::ProtocolLevel(level)),
         // [MQTT-3.1.2-1]
@@ -182,7 +186,7 @@ pub(super) fn encode<S: Sink>(connect: &Connect, out: &mut S) {
     };
     let is_v5 = connect.version == Version::V5;
     out.binary(name);
-    out.u8(level);
+    out.u8(if connect.is_bridge && !is_v5 { level | BRIDGE } else { level });
     out.u8(flags(connect));
     out.u16(connect.keep_alive);
     if is_v5 {

@@ -59,6 +59,7 @@ pub(crate) async fn connect(
         username: None,
         password: None,
         properties: ConnectProperties::default(),
+        is_bridge: false,
     })))?;
     sender.flush().await?;
     match receiver.next().await? {

@@ -216,6 +216,7 @@ impl World {
             } else {
                 ConnectProperties::default()
             },
+            is_bridge: false,
         };
         let delay = Duration::from_secs(if is_v5 { delay.into() } else { 0 });
         let will = number.map(|number| (number, delay));

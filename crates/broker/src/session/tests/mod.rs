@@ -73,6 +73,7 @@ pub(super) fn connect() -> Connect {
         username: None,
         password: None,
         properties: ConnectProperties { session_expiry: Some(100), ..ConnectProperties::default() },
+        is_bridge: false,
     }
 }
 

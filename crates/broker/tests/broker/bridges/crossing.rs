@@ -1,5 +1,8 @@
 //! Messages over a bridge: both ways, in every version, once, with what belongs to them, and into nobody else's hands.
 
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+
 use evermq_mqtt::properties::PublishProperties;
 use evermq_mqtt::{Publish, QoS, ReasonCode};
 use serde_json::json;
@@ -11,15 +14,23 @@ use crate::running::{Running, Site, start};
 
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
-/// What a message of direction both may do at most: arrive on the other side, once, and come back to nobody.
+/// Seven messages each way.
 fn crosses_both_ways_once(version: &str, topics: &str) {
     let site = Site::new();
     let remote = Mosquitto::start(site.directory.path(), "remote", "");
     let bridge = entry(remote.address, &format!("protocol_version = \"{version}\"\ntopics = {topics}"));
     let broker = Running::start(&config(&site, &bridge));
     assert_eq!(broker.wait_for_connected()["known_as_bridge"], true);
-    let [mut here, mut from_here] = ["l/#", "unused"].map(|filter| listener(broker.plain, filter, filter));
-    let [mut there, mut from_there] = ["r/#", "unused"].map(|filter| listener(remote.address, filter, filter));
+    both_ways(broker.plain, remote.address, version);
+    let bridge = broker.wait_for_bridge("acknowledgements", |bridge| bridge["inflight"] == 0);
+    assert_eq!((&bridge["sent"], &bridge["received"]), (&json!(7), &json!(7)), "{bridge:#}");
+    broker.stop().unwrap();
+}
+
+/// With `l/` at one end and `r/` at the other: every message arrives on the other side, once, and comes back to nobody.
+pub(super) fn both_ways(here: SocketAddr, there: SocketAddr, version: &str) {
+    let [mut here, mut from_here] = ["l/#", "unused"].map(|filter| listener(here, filter, filter));
+    let [mut there, mut from_there] = ["r/#", "unused"].map(|filter| listener(there, filter, filter));
     for qos in QOS {
         for retain in [false, true] {
             let payload = format!("{qos:?} {retain}");
@@ -38,9 +49,6 @@ fn crosses_both_ways_once(version: &str, topics: &str) {
         assert_eq!(next(&mut here).0, "l/end");
         assert_eq!(next(&mut there).0, "r/end");
     }
-    let bridge = broker.wait_for_bridge("acknowledgements", |bridge| bridge["inflight"] == 0);
-    assert_eq!((&bridge["sent"], &bridge["received"]), (&json!(7), &json!(7)), "{bridge:#}");
-    broker.stop().unwrap();
 }
 
 #[test]
@@ -148,12 +156,41 @@ fn over_tls_with_a_certificate_or_a_password() {
     }
 }
 
-/// This broker does not know the bit, either.
+/// A way to `remote` through which no client gets that says that it is a bridge.
+fn without_bridges(remote: SocketAddr) -> SocketAddr {
+    /// Length, name and level of a CONNECT of MQTT 3.1.1 or 5.0, behind the fixed header.
+    const TO_LEVEL: usize = 2 + 4 + 1;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = move |mut client: TcpStream| -> io::Result<()> {
+        let mut head = [0; 2 + TO_LEVEL];
+        client.read_exact(&mut head)?;
+        // The length of a short one is one byte.
+        if head[1] & 0x80 == 0 && head[2 + TO_LEVEL - 1] & 0x80 != 0 {
+            return client.write_all(&[0x20, 2, 0, 1]);
+        }
+        let mut server = TcpStream::connect(remote)?;
+        server.write_all(&head)?;
+        let (mut from, mut to) = (server.try_clone()?, client.try_clone()?);
+        std::thread::spawn(move || io::copy(&mut from, &mut to).and_then(|_| to.shutdown(Shutdown::Both)));
+        io::copy(&mut client, &mut server)?;
+        server.shutdown(Shutdown::Both)
+    };
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let Ok(client) = client else { continue };
+            std::thread::spawn(move || serve(client));
+        }
+    });
+    address
+}
+
 #[test]
 fn a_remote_broker_that_does_not_know_bridges_is_spoken_to_all_the_same() {
     let (_site, remote) = start();
     let site = Site::new();
-    let broker = Running::start(&config(&site, &entry(remote.plain, "topics = ['# out 2 \"\" r/', '# in 2 l/ \"\"']")));
+    let way = without_bridges(remote.plain);
+    let broker = Running::start(&config(&site, &entry(way, "topics = ['# out 2 \"\" r/', '# in 2 l/ \"\"']")));
     assert_eq!(broker.wait_for_connected()["known_as_bridge"], false);
     let mut there = listener(remote.plain, "there", "r/out");
     publish(&mut broker.client("from_here"), "out", "x", QoS::ExactlyOnce, false);
@@ -161,6 +198,16 @@ fn a_remote_broker_that_does_not_know_bridges_is_spoken_to_all_the_same() {
     let mut here = listener(broker.plain, "here", "l/in");
     publish(&mut remote.client("from_there"), "in", "y", QoS::ExactlyOnce, false);
     assert_eq!(next(&mut here).1, "y");
+}
+
+/// Another cluster, say.
+#[test]
+fn both_ways_with_a_broker_like_this_one() {
+    let (_site, remote) = start();
+    let site = Site::new();
+    let broker = Running::start(&config(&site, &entry(remote.plain, "topics = ['# both 2 l/ r/']")));
+    assert_eq!(broker.wait_for_connected()["known_as_bridge"], true);
+    both_ways(broker.plain, remote.plain, "3.1.1");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Bridges to mosquitto, as Debian has it.
 
+mod arriving;
 mod crossing;
 mod mapping;
 mod mosquitto;

@@ -48,7 +48,7 @@ fn protocol_names_and_versions() {
     let (_site, broker) = start();
     let connect = |name: &str, level: u8| packet(0x10, &cat(&[&string(name), &[level, 2, 0, 0, 0], &string("c")]));
     // The answer to an unknown version is that of MQTT 3.1.1, which knows such answers.
-    for level in [0, 1, 2, 3, 6, 255] {
+    for level in [0, 1, 2, 3, 6, 0x83, 0x85, 255] {
         let (mut raw, connack) = Raw::with(&broker, &connect("MQTT", level));
         assert_eq!(connack, [0x20, 2, 0, 1], "{level}");
         raw.closed();

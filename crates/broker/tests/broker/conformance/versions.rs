@@ -84,3 +84,50 @@ fn an_old_client_whose_session_is_taken_over_is_closed() {
     second.disconnected(0x8E);
     third.expect_nothing();
 }
+
+/// mosquitto's bridges say what they are by the highest bit of the level.
+#[test]
+fn a_bridge_gets_what_is_retained_as_such_and_nothing_of_its_own() {
+    let (_site, broker) = start();
+    for (name, level) in [("MQTT", 0x84), ("MQIsdp", 0x83)] {
+        let connect = packet(0x10, &cat(&[&string(name), &[level, 2, 0, 0], &string("bridge")]));
+        let (mut bridge, connack) = Raw::with(&broker, &connect);
+        assert_eq!(connack, [0x20, 2, 0, 0], "{level:#04x}");
+        bridge.send(&subscribe4(&[("t/#", 1), ("$share/g/s", 1)]));
+        bridge.expect(&[0x90, 4, 0, 1, 1, 1]);
+        bridge.send(&publish4(2, "t/own", 7, "its own"));
+        bridge.expect(&[0x40, 2, 0, 7]);
+        let mut other = Raw::v4(&broker, "other");
+        other.send(&publish4(1, "t/other", 0, "retained"));
+        bridge.expect(&publish4(1, "t/other", 0, "retained"));
+        other.send(&publish4(0, "t/other", 0, "not retained"));
+        bridge.expect(&publish4(0, "t/other", 0, "not retained"));
+        // A shared subscription leaves out nobody's.
+        bridge.send(&publish4(0, "s", 0, "shared"));
+        bridge.expect(&publish4(0, "s", 0, "shared"));
+        other.send(&publish4(1, "t/other", 0, ""));
+        bridge.expect(&publish4(1, "t/other", 0, ""));
+    }
+}
+
+/// As mosquitto: it is where its bridges say whether they are connected, by a will.
+#[test]
+fn the_state_of_a_bridge_may_be_published() {
+    let (_site, broker) = start();
+    let topic = "$SYS/broker/connection/hub/state";
+    let mut watcher = Raw::v4(&broker, "watcher");
+    watcher.send(&subscribe4(&[("$SYS/broker/connection/+/state", 1)]));
+    watcher.expect(&[0x90, 3, 0, 1, 1]);
+    let payload: [&[u8]; 3] = [&string("bridge"), &string(topic), &string("0")];
+    let connect = packet(0x10, &cat(&[&string("MQTT"), &[0x84, 0x02 | 0x04 | 0x08, 0, 0], &payload.concat()]));
+    let (mut bridge, connack) = Raw::with(&broker, &connect);
+    assert_eq!(connack, [0x20, 2, 0, 0]);
+    bridge.send(&publish4(2, topic, 1, "1"));
+    bridge.expect(&[0x40, 2, 0, 1]);
+    watcher.expect(&publish4(2, topic, 1, "1"));
+    // Nothing else of the broker's own.
+    bridge.send(&publish4(2, "$SYS/broker/connection/state", 2, "1"));
+    bridge.expect(&[0x40, 2, 0, 2]);
+    drop(bridge);
+    watcher.expect(&publish4(2, topic, 2, "0"));
+}

@@ -58,6 +58,7 @@ pub(super) fn plain_connect(client_id: &str) -> Connect {
         username: None,
         password: None,
         properties: ConnectProperties::default(),
+        is_bridge: false,
     }
 }
 

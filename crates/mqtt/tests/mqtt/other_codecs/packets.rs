@@ -39,6 +39,7 @@ fn plain(version: Version) -> Vec<Named> {
             username: username.map(text),
             password,
             properties: ConnectProperties::default(),
+            is_bridge: false,
         }))
     };
     add("connect", connect(None, None, None));
@@ -115,6 +116,7 @@ fn full() -> Vec<Named> {
             username: Some(text("user")),
             password: Some(Bytes::from("secret")),
             properties,
+            is_bridge: false,
         })),
     );
     let properties = ConnAckProperties {

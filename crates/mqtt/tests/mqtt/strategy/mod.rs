@@ -179,7 +179,7 @@ prop_compose! {
         password in of(bytes()),
         properties in connect_properties(),
     ) -> Connect {
-        Connect { version: Version::V5, clean_start, keep_alive, client_id, will, username, password, properties }
+        Connect { version: Version::V5, clean_start, keep_alive, client_id, will, username, password, properties, is_bridge: false }
     }
 }
 
