@@ -208,7 +208,7 @@ fn a_length_above_the_limit_is_refused_from_the_header() {
 
 #[test]
 fn unknown_kinds_are_refused_below_128_and_ignored_above() {
-    let mut buffer = BytesMut::from(&b"\0\0\0\x02\x84xx\0\0\0\0\x09"[..]);
+    let mut buffer = BytesMut::from(&b"\0\0\0\x02\x90xx\0\0\0\0\x09"[..]);
     assert_eq!(decode(&mut buffer, LIMIT), Ok(Some(Frame::Ping)));
     let mut buffer = BytesMut::from(&b"\0\0\0\0\x7f"[..]);
     assert_eq!(decode(&mut buffer, LIMIT), Err(FrameError::UnknownKind(127)));

@@ -186,7 +186,8 @@ fn the_origin_is_killed() {
 
 #[test]
 fn the_receiver_is_killed() {
-    let tally = run_many(Plan { receiver_kills: true, ..CALM }, RUNS);
+    // It is rarely killed between a message and its record, with the message on its way once more.
+    let tally = run_many(Plan { receiver_kills: true, ..CALM }, 5 * RUNS);
     assert!(tally.forgotten > 0 && tally.duplicates > 0 && tally.lost == 0, "{tally:?}");
 }
 
