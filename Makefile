@@ -6,7 +6,7 @@ BIN := target/release
 # Most of what a test does is waiting for time to pass and for other programs.
 THREADS := 6
 
-.PHONY: help build demo test test-tools programs unit e2e format lint soak soak-mesh soak-vip soak-broker bench-failover bench-vip bench-mesh bench-brokers bench-join bench-codec bench-broker bench-store bench-lb bench-lb-storm bench-lb-upgrade clean-lab
+.PHONY: help build demo test test-tools programs unit e2e format lint soak soak-mesh soak-vip soak-broker bench-failover bench-vip bench-mesh bench-brokers bench-join bench-codec bench-log bench-broker bench-store bench-lb bench-lb-storm bench-lb-upgrade clean-lab
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ bench-join: build ## a broker joins under 500 clients and 2,000 messages a secon
 bench-codec: ## our MQTT codec beside those of the registry, and packets both ways; ROUNDS=3 for less
 	cd tests/bench/codec && $(CARGO) run --release -q --bin evermq-codec-bench -- $(or $(ROUNDS),9)
 	cd tests/bench/codec && $(CARGO) test -q --test both_ways
+
+bench-log: ## our store beside raft-engine and fjall at a broker's work: appends, releases, a million reopened; DIR=/var/tmp for another disk
+	cd tests/bench/log && $(CARGO) run --release -q -- $(DIR)
 
 bench-broker: ## one broker beside mosquitto, rumqttd, FlashMQ, RMQTT: CPU, rates, times, memory, nothing lost; WORK=flow ROUNDS=1 for less
 	tests/bench/broker/run
