@@ -1,7 +1,7 @@
 //! `evermq check`: the cluster file and its certificates, every problem at once, and what the cluster is.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -13,7 +13,9 @@ use evermq_config::{Cluster, Problem, Report, Severity};
 use evermq_daemon::secret::{Secret, TICKET_KEY};
 use evermq_daemon::tls::Revocations;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
+use crate::certs::expiry;
 use crate::command::CommandError;
 use crate::config_file::{ConfigFile, ThisHost};
 use crate::output;
@@ -45,6 +47,7 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, CommandError> {
             report.problems.extend(heartbeat_key_problem(&loaded.cluster, args.config.path()));
             report.problems.extend(scope.ticket_key_problem(&loaded.cluster, args.config.path()));
             report.problems.extend(scope.access_problems(&loaded.cluster, args.config.path()));
+            report.problems.extend(ending_lists(&loaded.cluster, args.config.path()));
             Verdict { report, good: Some((loaded.cluster.clone(), scope.describe())) }
         }
         Err(report) => Verdict { report, good: None },
@@ -140,6 +143,25 @@ impl Scope {
             Self::Any => "here, which are one host's (--host says which)".to_owned(),
         }
     }
+}
+
+/// Warns of revocation lists that end soon: a program that starts after that refuses them.
+fn ending_lists(cluster: &Cluster, file: &Path) -> Vec<Problem> {
+    let mut lists: Vec<&PathBuf> = cluster.broker.auth.crl.iter().chain(&cluster.lb.tls.crl).collect();
+    lists.sort();
+    lists.dedup();
+    let warning = |path: &PathBuf| {
+        let days = (expiry::lists_end(path)? - OffsetDateTime::from(now())).whole_days();
+        (0..expiry::WARNING_DAYS).contains(&days).then(|| Problem {
+            severity: Severity::Warning,
+            file: file.to_owned(),
+            place: None,
+            text: path.display().to_string(),
+            message: format!("the revocation list {} expires in {days} days", path.display()),
+            help: "let its authority sign it anew: `evermq certs renew`, or where it was made".to_owned(),
+        })
+    };
+    lists.into_iter().filter_map(warning).collect()
 }
 
 /// What is wrong with the key that the hosts share for the heartbeat. Its path is the same on all of them.

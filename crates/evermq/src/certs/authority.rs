@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
+    SerialNumber,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{PrivateKeyDer, ServerName};
@@ -26,6 +27,8 @@ pub struct Authority {
     not_after: OffsetDateTime,
     /// What follows each leaf in its file: nothing below a root, the authority's own certificate if it is an intermediate.
     chain: String,
+    /// Its common name, where it is a root as this program makes them.
+    own_make: Option<String>,
 }
 
 /// A new certificate and its private key, both as PEM.
@@ -34,6 +37,16 @@ pub struct Issued {
     pub certificate: String,
     /// The private key, PKCS#8.
     pub key: String,
+    /// End of its validity.
+    pub not_after: OffsetDateTime,
+    /// Whether that is earlier than asked for, because the authority ends then.
+    pub shortened: bool,
+}
+
+/// A new certificate for a key that was there before.
+pub struct Signed {
+    /// As in [`Issued`].
+    pub certificate: String,
     /// End of its validity.
     pub not_after: OffsetDateTime,
     /// Whether that is earlier than asked for, because the authority ends then.
@@ -83,9 +96,7 @@ impl Authority {
     /// # Errors
     /// The cryptographic library or the system's randomness fails.
     pub fn generate(name: &str, validity: Validity, certificate: &Path) -> Result<(Self, Issued), CertsError> {
-        let mut params = params(name, validity)?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let params = root_params(name, validity)?;
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let root = params.self_signed(&key)?;
         let issued = Issued {
@@ -99,6 +110,7 @@ impl Authority {
             certificate: certificate.into(),
             not_after: validity.not_after,
             chain: String::new(),
+            own_make: Some(name.to_owned()),
             issuer: Issuer::new(params, key),
         };
         Ok((authority, issued))
@@ -119,7 +131,49 @@ impl Authority {
         let issuer = Issuer::from_ca_cert_der(&own.der, pair)
             .map_err(|_| CertsError::AuthorityName { path: certificate.into() })?;
         let subject = parsed.subject().as_raw().to_vec();
-        Ok(Self { issuer, subject, certificate: certificate.into(), not_after, chain: chain.to_owned() })
+        let own_make = chain.is_empty().then(|| own_make(&parsed)).flatten();
+        Ok(Self { issuer, subject, certificate: certificate.into(), not_after, chain: chain.to_owned(), own_make })
+    }
+
+    /// End of its own validity.
+    #[must_use]
+    pub fn not_after(&self) -> OffsetDateTime {
+        self.not_after
+    }
+
+    /// Whether a certificate or a list, whose issuer's name this is, was signed by this authority.
+    #[must_use]
+    pub fn is_called(&self, issuer: &[u8]) -> bool {
+        self.subject == issuer
+    }
+
+    /// The authority itself for a longer time: the same name and the same key, so that what it signed goes on to chain to it.
+    ///
+    /// # Errors
+    /// It was not made by this program, whose parts only their maker knows to repeat.
+    pub fn prolong(&self, validity: Validity) -> Result<Signed, CertsError> {
+        let elsewhere = || CertsError::AuthorityMadeElsewhere { path: self.certificate.to_path_buf() };
+        let name = self.own_make.as_deref().ok_or_else(elsewhere)?;
+        let root = root_params(name, validity)?.self_signed(self.issuer.key())?;
+        if issuer_of(root.der())? != self.subject {
+            return Err(elsewhere());
+        }
+        Ok(Signed { certificate: root.pem(), not_after: validity.not_after, shortened: false })
+    }
+
+    /// Signs a revocation list.
+    ///
+    /// # Errors
+    /// The authority must not sign lists, or the cryptographic library fails.
+    pub fn sign_list(&self, list: &CertificateRevocationListParams) -> Result<String, CertsError> {
+        match list.signed_by(&self.issuer).and_then(|list| list.pem()) {
+            Ok(pem) => Ok(pem),
+            Err(rcgen::Error::IssuerNotCrlSigner) => Err(CertsError::NotAnAuthority {
+                path: self.certificate.to_path_buf(),
+                reason: "its key usage lacks cRLSign, so nobody would believe its revocation list",
+            }),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Makes a key and a certificate for it. It does not outlive the authority.
@@ -127,6 +181,21 @@ impl Authority {
     /// # Errors
     /// The cryptographic library or the system's randomness fails, or the authority's name cannot be copied exactly.
     pub fn issue(&self, leaf: &Leaf<'_>, validity: Validity) -> Result<Issued, CertsError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let Signed { certificate, not_after, shortened } = self.sign(leaf, validity, &key)?;
+        Ok(Issued { certificate, key: key.serialize_pem(), not_after, shortened })
+    }
+
+    /// Makes a certificate for a public key. It does not outlive the authority.
+    ///
+    /// # Errors
+    /// As [`Self::issue`].
+    pub fn sign(
+        &self,
+        leaf: &Leaf<'_>,
+        validity: Validity,
+        public_key: &impl PublicKeyData,
+    ) -> Result<Signed, CertsError> {
         let shortened = validity.not_after > self.not_after;
         let validity = Validity { not_after: validity.not_after.min(self.not_after), ..validity };
         let mut params = params(leaf.name(), validity)?;
@@ -141,17 +210,11 @@ impl Authority {
             }
             Leaf::Client { .. } => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
         }
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let certificate = params.signed_by(&key, &self.issuer)?;
+        let certificate = params.signed_by(public_key, &self.issuer)?;
         if issuer_of(certificate.der())? != self.subject {
             return Err(CertsError::AuthorityName { path: self.certificate.to_path_buf() });
         }
-        Ok(Issued {
-            certificate: certificate.pem() + &self.chain,
-            key: key.serialize_pem(),
-            not_after: validity.not_after,
-            shortened,
-        })
+        Ok(Signed { certificate: certificate.pem() + &self.chain, not_after: validity.not_after, shortened })
     }
 }
 
@@ -172,6 +235,22 @@ fn params(common_name: &str, validity: Validity) -> Result<CertificateParams, Ce
     params.not_after = validity.not_after;
     params.serial_number = Some(random_serial()?);
     Ok(params)
+}
+
+fn root_params(name: &str, validity: Validity) -> Result<CertificateParams, CertsError> {
+    let mut params = params(name, validity)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
+}
+
+/// The common name of a root that is as [`root_params`] makes it.
+fn own_make(parsed: &X509Certificate<'_>) -> Option<String> {
+    let constraints = parsed.basic_constraints().ok()??.value;
+    let mut parts = parsed.subject().iter_attributes();
+    let name = parts.next()?;
+    let only_name = parts.next().is_none() && parsed.subject().iter_common_name().count() == 1;
+    (only_name && constraints.path_len_constraint == Some(0)).then(|| name.as_str().ok().map(str::to_owned)).flatten()
 }
 
 /// 126 random bits: positive, never zero, well under 20 bytes (RFC 5280 §4.1.2.2).

@@ -179,6 +179,61 @@ pub enum CertsError {
         /// The name.
         name: String,
     },
+    /// There is nothing of that name.
+    #[error(
+        "there is no certificate of \"{name}\" in {}, or none that still counts; choose its --dir, or name its file with --cert \
+         or its serial number with --serial (`evermq certs revoke`)", dir.display()
+    )]
+    NothingOf {
+        /// The name.
+        name: String,
+        /// Where it was looked for.
+        dir: PathBuf,
+    },
+    /// A certificate of another authority.
+    #[error(
+        "{} was signed by {issuer}, not by this authority; name the one that signed it with --ca-cert and --ca-key, or make \
+         a new certificate with `evermq certs issue` in another --dir", path.display()
+    )]
+    OtherIssuer {
+        /// The certificate's file.
+        path: PathBuf,
+        /// Who signed it.
+        issuer: String,
+    },
+    /// A certificate that this program would not repeat as it is.
+    #[error("{} cannot be renewed here: {reason}; renew it where it was made, or make a new one", path.display())]
+    MadeElsewhere {
+        /// The certificate's file.
+        path: PathBuf,
+        /// What it has that is not made here.
+        reason: String,
+    },
+    /// An authority that this program did not make.
+    #[error(
+        "the authority in {} is not one of those that `evermq certs` makes (a root with a common name only), so it has to be \
+         renewed where it was made", path.display()
+    )]
+    AuthorityMadeElsewhere {
+        /// The authority's file.
+        path: PathBuf,
+    },
+    /// A revocation list that cannot be continued.
+    #[error("{} cannot be continued: {reason}; move it away, or name another with --crl", path.display())]
+    BadList {
+        /// The list's file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// A file that cannot be replaced or moved.
+    #[error("cannot replace {}; check the disk's space and who may write to its directory; it is as it was", path.display())]
+    Replace {
+        /// The file.
+        path: PathBuf,
+        /// What the file system said.
+        source: io::Error,
+    },
     /// The validity leaves the calendar.
     #[error("a validity of {days} days ends beyond the year 9999; give fewer --days")]
     TooLong {
@@ -204,6 +259,7 @@ impl CertsError {
                 | Self::ClientNamedLikeHost { .. }
                 | Self::Twice { .. }
                 | Self::TooLong { .. }
+                | Self::NothingOf { .. }
         )
     }
 }

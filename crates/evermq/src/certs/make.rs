@@ -92,6 +92,31 @@ pub fn clients(
     batch.write()
 }
 
+/// Makes a certificate for each name: a host's where the cluster has a host of that name, else a client's.
+///
+/// # Errors
+/// A name is there twice, a file is in the way, or the disk refuses; nothing is made then.
+pub fn named(
+    dir: &Path,
+    cluster: Option<&Cluster>,
+    names: &[ClientName],
+    alt_names: &[AltName],
+    authority: &Authority,
+    validity: Validity,
+) -> Result<Made, CertsError> {
+    let mut batch = Batch::new(dir, names.iter().map(ClientName::as_str))?;
+    for name in names {
+        let of_that_name = |host: &&Host| host.name.as_str() == name.as_str();
+        match cluster.and_then(|cluster| Some((cluster, cluster.hosts.iter().find(of_that_name)?))) {
+            Some((cluster, host)) => {
+                batch.add_hosts(Hosts { cluster, only: &[], alt_names }, &[host], authority, validity)?;
+            }
+            None => batch.add_clients(std::slice::from_ref(name), authority, validity)?,
+        }
+    }
+    batch.write()
+}
+
 /// Makes everything that a cluster needs: an authority, a certificate for each of its hosts and for each client; where it
 /// has a quorum, the key for its heartbeat; where its lbs end TLS, the key for session tickets.
 ///
@@ -164,7 +189,7 @@ impl<'a> Hosts<'a> {
 
     /// The host's own name and address; the VIP, because clients of a TLS passthrough check a broker's certificate
     /// against the address that they connected to; and what the operator adds.
-    fn alt_names_of(&self, host: &Host) -> Result<Vec<AltName>, CertsError> {
+    pub(super) fn alt_names_of(&self, host: &Host) -> Result<Vec<AltName>, CertsError> {
         let name = host.name.as_str();
         let name = name.parse().map_err(|_| CertsError::HostNotDns { host: name.to_owned() })?;
         let mut names = vec![name, AltName::from(IpAddr::from(host.address))];

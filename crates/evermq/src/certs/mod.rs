@@ -6,6 +6,11 @@
 //! | [`authority`] | the authority: made here or elsewhere, signs |
 //! | [`make`] | what is made for which host and client |
 //! | [`files`] | onto the disk: all or nothing, never over an existing file |
+//! | [`life`] | `issue`, `renew`, `revoke`: certificates after the first ones |
+//! | [`renewal`] | the same certificates for a longer time |
+//! | [`revocation`] | the list of those that do not count any more |
+//! | [`replace`] | files that others may read at any moment, replaced as a whole |
+//! | [`expiry`] | when revocation lists end |
 //! | [`show`] | what certificates say |
 //! | [`names`] | names that go into certificates |
 //! | [`pem_file`] | certificates in PEM files |
@@ -13,10 +18,15 @@
 
 pub mod authority;
 pub mod error;
+pub mod expiry;
 pub mod files;
+pub mod life;
 pub mod make;
 pub mod names;
 pub mod pem_file;
+pub mod renewal;
+pub mod replace;
+pub mod revocation;
 pub mod show;
 mod summary;
 
@@ -59,6 +69,12 @@ enum CertsCommand {
     /// Make the key that all lb hosts share for session tickets, so that clients resume at any of them: 32 random bytes as
     /// hexadecimal digits
     TicketKey(TicketKeyArgs),
+    /// Make certificates for hosts of the cluster file and for clients, whichever each name is: NAME.crt and NAME.key
+    Issue(life::IssueArgs),
+    /// Renew certificates that end soon, or those that are named
+    Renew(life::RenewArgs),
+    /// Revoke certificates: put them on the list that the programs read (crl)
+    Revoke(life::RevokeArgs),
     /// Say what certificates hold: subject, names, validity left, key, issuer
     Show(ShowArgs),
 }
@@ -204,6 +220,9 @@ pub fn run(args: &CertsArgs) -> Result<ExitCode, CommandError> {
             make::shared_key(&args.out, "resumes nobody's session")?;
             summary::ticket_key(&args.out)
         }
+        CertsCommand::Issue(args) => life::issue(args, now)?,
+        CertsCommand::Renew(args) => life::renew(args, now)?,
+        CertsCommand::Revoke(args) => life::revoke(args, now)?,
         CertsCommand::Show(args) => {
             let certificates = show::describe(&args.files, now)?;
             if args.json {

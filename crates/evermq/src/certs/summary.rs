@@ -42,6 +42,19 @@ pub(super) fn clients(made: &Made, dir: &Path, ca: &Path) -> String {
     text + &format!("  give each client its two files and {}; its key is its own secret\n", ca.display())
 }
 
+/// After `evermq certs issue`.
+pub(super) fn issued(made: &Made, dir: &Path, ca: &Path, config: &Path, cluster: Option<&Cluster>) -> String {
+    let mut text = listing(made, dir) + "next:\n";
+    let is_host = |pair: &Pair| cluster.is_some_and(|cluster| host_of(pair, cluster).is_some());
+    if let Some(cluster) = cluster.filter(|_| made.pairs.iter().any(is_host)) {
+        text += &install_hosts(made, ca, config, cluster);
+    }
+    if !made.pairs.iter().all(is_host) {
+        text += &format!("  give each client its two files and {}; its key is its own secret\n", ca.display());
+    }
+    text
+}
+
 /// After `evermq certs heartbeat-key`.
 pub(super) fn heartbeat_key(path: &Path) -> String {
     format!(

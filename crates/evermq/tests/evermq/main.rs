@@ -3,6 +3,7 @@
 
 mod broker;
 mod certs;
+mod certs_life;
 mod check;
 mod client;
 mod command;
