@@ -12,7 +12,7 @@ use evermq_config::{Report, RoleError};
 
 use crate::asking::AskError;
 use crate::certs::{self, CertsError};
-use crate::{broker, check, client, completion, lab, lb, man, output, passwd, reload, status, store, upgrade};
+use crate::{broker, check, client, completion, init, lab, lb, man, output, passwd, reload, status, store, upgrade};
 
 /// MQTT that stays up: the operator's command
 #[derive(Debug, Parser)]
@@ -24,6 +24,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write the first cluster file: out of answers, options or an Ansible inventory
+    Init(init::InitArgs),
     /// Check the cluster file and its certificates; shows every problem at once
     Check(check::CheckArgs),
     /// Make and show certificates: authority, hosts, clients
@@ -85,6 +87,9 @@ pub enum CommandError {
     /// Certificates.
     #[error(transparent)]
     Certs(#[from] CertsError),
+    /// A new cluster file.
+    #[error(transparent)]
+    Init(#[from] init::InitError),
     /// A password file.
     #[error(transparent)]
     Passwd(#[from] passwd::PasswdError),
@@ -115,6 +120,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode, CommandError> {
     match command {
+        Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Certs(args) => certs::run(&args),
         Command::Passwd(args) => passwd::run(&args),
@@ -147,7 +153,14 @@ impl CommandError {
             Self::Certs(error) if error.is_usage() => 2,
             Self::Passwd(error) if error.is_usage() => 2,
             Self::Man(error) if error.is_usage() => 2,
-            Self::Certs(_) | Self::Passwd(_) | Self::Ask(_) | Self::Store(_) | Self::Man(_) | Self::Output(_) => 1,
+            Self::Init(error) if error.is_usage() => 2,
+            Self::Init(_)
+            | Self::Certs(_)
+            | Self::Passwd(_)
+            | Self::Ask(_)
+            | Self::Store(_)
+            | Self::Man(_)
+            | Self::Output(_) => 1,
         }
     }
 }

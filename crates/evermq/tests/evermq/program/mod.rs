@@ -15,7 +15,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    fn from(output: Output) -> Self {
+    pub(crate) fn from(output: Output) -> Self {
         Self {
             status: output.status.code().expect("ended by itself"),
             stdout: String::from_utf8(output.stdout).unwrap(),
@@ -42,6 +42,13 @@ impl Ended {
 
 pub(crate) fn evermq<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Ended {
     Ended::from(Command::new(env!("CARGO_BIN_EXE_evermq")).args(arguments).output().unwrap())
+}
+
+/// Runs `evermq` with these words in a directory, with nobody to answer its questions.
+pub(crate) fn evermq_without_input(directory: &Path, words: &str) -> Ended {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_evermq"));
+    command.args(words.split_whitespace()).current_dir(directory).stdin(std::process::Stdio::null());
+    Ended::from(command.output().unwrap())
 }
 
 /// A directory with a cluster file that names its certificates `tls/{host}.crt`.
