@@ -12,7 +12,7 @@ use evermq_config::{Report, RoleError};
 
 use crate::asking::AskError;
 use crate::certs::{self, CertsError};
-use crate::{broker, check, client, completion, init, lab, lb, man, output, passwd, reload, status, store, upgrade};
+use crate::{broker, check, client, completion, import, init, lab, lb, man, output, passwd, reload, status, store, upgrade};
 
 /// MQTT that stays up: the operator's command
 #[derive(Debug, Parser)]
@@ -26,6 +26,8 @@ pub struct Cli {
 enum Command {
     /// Write the first cluster file: out of answers, options or an Ansible inventory
     Init(init::InitArgs),
+    /// Write a cluster file out of mosquitto.conf, keepalived.conf and nginx.conf, and tell what became of each line
+    Import(import::ImportArgs),
     /// Check the cluster file and its certificates; shows every problem at once
     Check(check::CheckArgs),
     /// Make and show certificates: authority, hosts, clients
@@ -90,6 +92,9 @@ pub enum CommandError {
     /// A new cluster file.
     #[error(transparent)]
     Init(#[from] init::InitError),
+    /// Files of mosquitto, keepalived and nginx.
+    #[error(transparent)]
+    Import(#[from] import::ImportError),
     /// A password file.
     #[error(transparent)]
     Passwd(#[from] passwd::PasswdError),
@@ -121,6 +126,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, CommandError> {
     match command {
         Command::Init(args) => init::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Certs(args) => certs::run(&args),
         Command::Passwd(args) => passwd::run(&args),
@@ -155,6 +161,7 @@ impl CommandError {
             Self::Man(error) if error.is_usage() => 2,
             Self::Init(error) if error.is_usage() => 2,
             Self::Init(_)
+            | Self::Import(_)
             | Self::Certs(_)
             | Self::Passwd(_)
             | Self::Ask(_)

@@ -5,6 +5,7 @@
 //! | [`command`] | the command line, errors, exit status |
 //! | [`config_file`] | `--config` and `--host` |
 //! | [`init`] | `evermq init`: the first cluster file |
+//! | [`import`] | `evermq import`: the cluster file out of those of mosquitto, keepalived and nginx |
 //! | [`check`] | `evermq check`: the cluster file and its certificates |
 //! | [`certs`] | `evermq certs`: authority, hosts, clients |
 //! | [`status`] | `evermq status`: how the programs of this host are |
@@ -29,6 +30,7 @@ pub mod client;
 pub mod command;
 pub mod completion;
 pub mod config_file;
+pub mod import;
 pub mod init;
 pub mod lab;
 pub mod lb;
