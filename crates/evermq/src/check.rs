@@ -19,16 +19,28 @@ use crate::certs::expiry;
 use crate::command::CommandError;
 use crate::config_file::{ConfigFile, ThisHost};
 use crate::output;
+use crate::remote::{RemoteArgs, Ssh};
+use crate::survey;
 use crate::table::Table;
 
 /// `evermq check`
 #[derive(Debug, Args)]
-#[command(after_help = "Exit status: 0 good, perhaps with warnings; 2 with errors.")]
+#[command(
+    after_help = "Exit status: 0 good, perhaps with warnings; 2 with errors; 1 where --hosts or --here find what is in the way."
+)]
 pub struct CheckArgs {
     #[command(flatten)]
     config: ConfigFile,
     #[command(flatten)]
     host: ThisHost,
+    /// Ask every host over ssh what is in the way there: ports, firewall, clock, names, VIP, network managers, limits
+    #[arg(long, conflicts_with = "here")]
+    hosts: bool,
+    /// Ask this host the same
+    #[arg(long)]
+    here: bool,
+    #[command(flatten, next_help_heading = "With --hosts")]
+    remote: RemoteArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -39,6 +51,9 @@ pub struct CheckArgs {
 /// # Errors
 /// `--host` names a host that is not in the file, or standard output cannot be written.
 pub fn run(args: &CheckArgs) -> Result<ExitCode, CommandError> {
+    if args.hosts || args.here {
+        return look(args);
+    }
     let verdict = match evermq_config::load(args.config.path()) {
         Ok(loaded) => {
             let scope = Scope::of(&loaded.cluster, &args.host)?;
@@ -58,6 +73,22 @@ pub fn run(args: &CheckArgs) -> Result<ExitCode, CommandError> {
         output::print(&verdict.to_text(args.config.path()))?;
     }
     Ok(if verdict.report.has_errors() { ExitCode::from(2) } else { ExitCode::SUCCESS })
+}
+
+/// What is in the way on hosts.
+fn look(args: &CheckArgs) -> Result<ExitCode, CommandError> {
+    let cluster = args.config.load()?;
+    let survey = if args.here {
+        survey::of_this_host(&cluster, args.host.find(&cluster)?)
+    } else {
+        survey::of_hosts(&cluster, &Ssh::new(&args.remote)?)
+    };
+    if args.json {
+        output::print_json(&survey.to_json())?;
+    } else {
+        output::print(&survey.text())?;
+    }
+    Ok(if survey.has_errors() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 #[expect(clippy::disallowed_methods, reason = "certificates are valid by wall time")]

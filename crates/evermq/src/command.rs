@@ -12,6 +12,7 @@ use evermq_config::{Report, RoleError};
 
 use crate::asking::AskError;
 use crate::certs::{self, CertsError};
+use crate::remote::RemoteError;
 use crate::{broker, check, client, completion, import, init, lab, lb, man, output, passwd, reload, status, store, upgrade};
 
 /// MQTT that stays up: the operator's command
@@ -107,6 +108,9 @@ pub enum CommandError {
     /// Manual pages.
     #[error(transparent)]
     Man(#[from] man::ManError),
+    /// Another host.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// Standard output.
     #[error("cannot write the output")]
     Output(#[from] io::Error),
@@ -162,6 +166,7 @@ impl CommandError {
             Self::Init(error) if error.is_usage() => 2,
             Self::Init(_)
             | Self::Import(_)
+            | Self::Remote(_)
             | Self::Certs(_)
             | Self::Passwd(_)
             | Self::Ask(_)

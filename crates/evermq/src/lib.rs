@@ -7,6 +7,8 @@
 //! | [`init`] | `evermq init`: the first cluster file |
 //! | [`import`] | `evermq import`: the cluster file out of those of mosquitto, keepalived and nginx |
 //! | [`check`] | `evermq check`: the cluster file and its certificates |
+//! | [`survey`] | `evermq check --hosts`: what is in the way on the hosts |
+//! | [`remote`] | other hosts, over ssh |
 //! | [`certs`] | `evermq certs`: authority, hosts, clients |
 //! | [`status`] | `evermq status`: how the programs of this host are |
 //! | [`passwd`] | `evermq passwd`: a broker's password file |
@@ -38,7 +40,9 @@ pub mod man;
 pub mod output;
 pub mod passwd;
 pub mod reload;
+pub mod remote;
 pub mod status;
 pub mod store;
+pub mod survey;
 pub mod table;
 pub mod upgrade;

@@ -156,7 +156,7 @@ fn first_line() -> io::Result<Zeroizing<Vec<u8>>> {
 }
 
 /// Asks at the terminal, whatever standard input and output are.
-fn ask(question: &str) -> io::Result<Zeroizing<Vec<u8>>> {
+pub(crate) fn ask(question: &str) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut terminal = OpenOptions::new().read(true).write(true).open("/dev/tty")?;
     // Before the question, so that nothing that is typed at once is shown.
     let quiet = Quiet::new(terminal.try_clone()?)?;

@@ -10,6 +10,7 @@ mod command;
 mod deploy;
 mod foreign_authority;
 mod handshake;
+mod hosts;
 mod import;
 mod init;
 mod lab;
