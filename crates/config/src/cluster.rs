@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use crate::admin::Admin;
 use crate::bridges::Bridge;
 use crate::broker::Broker;
 use crate::lb::Lb;
@@ -34,6 +35,8 @@ pub struct Cluster {
     pub broker: Broker,
     /// `[[bridges]]`, in the file's order; names are unique. Each has at least one host.
     pub bridges: Vec<Bridge>,
+    /// `[admin]`
+    pub admin: Admin,
     /// `[tls]`, paths made absolute, `{host}` not yet replaced.
     pub tls: Tls,
     /// `[[hosts]]`, in the file's order; names and addresses are unique.

@@ -9,6 +9,7 @@ use crate::decode::HostSpans;
 use crate::section::Source;
 use crate::value::Network;
 
+mod admin;
 mod bridges;
 mod broker;
 mod lb;
@@ -52,6 +53,7 @@ pub(crate) struct Spans {
     /// The first entry, if there is one.
     pub(crate) acl: Option<Range<usize>>,
     pub(crate) bridges: Vec<BridgeSpans>,
+    pub(crate) admin_listen: Range<usize>,
     pub(crate) hosts: Vec<HostSpans>,
     /// No `[[hosts]]` entry had to be left out: what is missing is missing in the file.
     pub(crate) every_host_is_read: bool,
@@ -68,6 +70,7 @@ pub(crate) fn check(source: &Source<'_>, cluster: &Cluster, network: Option<Netw
     broker::check(source, cluster, spans);
     bridges::check(source, cluster, spans);
     ports(source, cluster, spans);
+    admin::check(source, cluster, spans);
 }
 
 fn unique_hosts(source: &Source<'_>, cluster: &Cluster, spans: &Spans) {

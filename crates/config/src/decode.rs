@@ -13,6 +13,7 @@ use crate::names::{ClusterName, HostName};
 use crate::section::{Section, Source};
 use crate::value::Network;
 
+mod admin;
 mod bridges;
 mod broker;
 mod lb;
@@ -49,6 +50,7 @@ pub(crate) fn cluster(source: &Source<'_>) -> (Option<Cluster>, Vec<String>) {
     let vip = has_vip.then(|| vip::vip(source, top.table("vip", "vip"), &mut defaulted, &mut spans));
     let lb = lb::lb(source, top.table("lb", "lb"), &mut defaulted, &mut spans);
     let broker = broker::broker(source, top.table("broker", "broker"), &mut defaulted, &mut spans);
+    let admin = admin::admin(top.table("admin", "admin"), &mut defaulted, &mut spans);
     let tls = tls(top.table("tls", "tls"), &mut defaulted, source);
     let hosts = hosts(source, &mut top, &mut defaulted, &mut spans);
     let mut bridges = bridges::bridges(source, &mut top, &mut defaulted, &mut spans);
@@ -69,7 +71,7 @@ pub(crate) fn cluster(source: &Source<'_>) -> (Option<Cluster>, Vec<String>) {
             Some(table) => (Some(table.vip), table.routers, table.tracks, table.quorum),
             None => (None, Vec::new(), Vec::new(), None),
         };
-        Cluster { name, run_dir, log, vip, virtual_routers, tracks, quorum, lb, broker, bridges, tls, hosts }
+        Cluster { name, run_dir, log, vip, virtual_routers, tracks, quorum, lb, broker, bridges, admin, tls, hosts }
     });
     if let Some(cluster) = &cluster {
         consistency::check(source, cluster, network, &spans);

@@ -9,6 +9,7 @@
 //! | [`cluster`] | the whole file as validated types |
 //! | [`broker`] | `[broker]` as validated types: listeners, limits, the store, who may do what |
 //! | [`bridges`] | `[[bridges]]` as validated types: brokers that are not of the cluster |
+//! | [`admin`] | `[admin]` as validated types: who may see and act where |
 //! | [`lb`] | `[lb]` as validated types: listeners, backends, routes, limits |
 //! | [`vip`] | `[vip]` as validated types: virtual routers, tracks, quorum |
 //! | [`roles`] | what one program on one host takes from it |
@@ -20,6 +21,7 @@
 //! | `consistency` | what only shows when sections are held against each other |
 //! | [`certificates`] | the files that `[tls]` names |
 
+pub mod admin;
 pub mod bridges;
 pub mod broker;
 pub mod certificates;

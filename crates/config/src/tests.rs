@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+mod admin;
 mod bridges;
 mod broker;
 mod lb;
@@ -58,6 +59,7 @@ fn shipped_file_names_every_key_with_its_default() {
     assert_eq!((&shipped.cluster.tracks, &shipped.cluster.quorum), (&minimal.cluster.tracks, &minimal.cluster.quorum));
     assert_eq!(debug(&shipped.cluster.lb), debug(&minimal.cluster.lb));
     assert_eq!(debug(&shipped.cluster.broker), debug(&minimal.cluster.broker));
+    assert_eq!(shipped.cluster.admin, minimal.cluster.admin);
     assert_eq!(debug(&shipped.cluster.log), debug(&minimal.cluster.log));
     assert_eq!(debug(&shipped.cluster.hosts), debug(&minimal.cluster.hosts));
     assert_eq!(shipped.cluster.tls.ca, minimal.cluster.tls.ca);
