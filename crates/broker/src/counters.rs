@@ -61,6 +61,8 @@ pub struct Counters {
     pub expired: AtomicU64,
     /// Connections that ended without: no or a bad certificate, no or a bad CONNECT, too many connections.
     pub strangers: AtomicU64,
+    /// Those of them whose TLS failed.
+    pub tls_failures: AtomicU64,
     /// Connections that a load balancer's PROXY protocol header came before.
     pub proxied: AtomicU64,
     /// Those of the strangers that were refused for such a header, or for the lack of one.
@@ -129,6 +131,7 @@ impl Default for Counters {
             lost: AtomicU64::default(),
             expired: AtomicU64::default(),
             strangers: AtomicU64::default(),
+            tls_failures: AtomicU64::default(),
             proxied: AtomicU64::default(),
             proxy_refused: AtomicU64::default(),
             refused_connections: AtomicU64::default(),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use evermq_daemon::metrics::{Counts, Exposition, Family, Kind as Is};
+use evermq_daemon::process;
 use evermq_store::{COMMIT_BOUNDS, Status, Store};
 use serde_json::Value;
 
@@ -69,6 +70,7 @@ pub fn text(desk: &Desk, now: Instant) -> String {
     }
     mesh(&mut text, &broker.backbone.state());
     crate::bridges::metrics::write(&mut text, &desk.bridges.show(broker, now));
+    process::expose(&mut text, "evermq-broker");
     text.finish()
 }
 
@@ -163,6 +165,8 @@ fn refusals(text: &mut Exposition, counters: &Counters) {
     let help =
         "Connections that ended without a CONNECT that could be answered: TLS, time, what is no CONNECT, too many.";
     text.family("evermq_broker_strangers_total", Is::Counter, help).sample(&[], read(&counters.strangers));
+    text.family("evermq_broker_tls_failures_total", Is::Counter, "Those of them whose TLS failed.")
+        .sample(&[], read(&counters.tls_failures));
     let help = "Those of them that were refused for a PROXY protocol header, or the lack of one.";
     text.family("evermq_broker_proxy_refused_total", Is::Counter, help).sample(&[], read(&counters.proxy_refused));
     text.family("evermq_broker_turned_away_total", Is::Counter, "Connections beyond a limit, by the limit.")

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `{"request":"state"}` | one line, `{"ok": STATE}` |
 //! | `{"request":"health"}` | a line `{"health":"up"}` (or `degraded`, `down`) at once, on each change, and every [`HEALTH_BEAT`]; end-of-file says that the program is dead |
+//! | `{"request":"events","after":N}` | one line, `{"ok": PAGE}`: see [`crate::events::Page`] |
+//! | `{"request":"about"}` | one line, `{"ok": ABOUT}`: see [`crate::process::About`] |
 //! | any other that the program knows | as [`Answer`] says |
 //! | anything else | one line, `{"error": TEXT}` |
 //!

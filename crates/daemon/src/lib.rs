@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`command`] | command line, config, exit status |
 //! | [`log`] | log lines as the cluster file asks |
+//! | [`events`] | the last lines of it, for who asks |
+//! | [`process`] | version, open files, memory |
 //! | [`shutdown`] | SIGTERM and SIGINT |
 //! | [`notify`] | readiness for systemd |
 //! | [`workers`] | one thread with one runtime for each core |
@@ -21,6 +23,7 @@
 pub mod cluster_topics;
 pub mod command;
 pub mod control;
+pub mod events;
 pub mod eviction;
 pub mod health;
 pub mod limits;
@@ -28,6 +31,7 @@ pub mod listen;
 pub mod log;
 pub mod metrics;
 pub mod notify;
+pub mod process;
 pub mod proxy_protocol;
 pub mod secret;
 pub mod shutdown;

@@ -11,7 +11,11 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::events;
 
 /// Environment variable that overrides `cluster.log_level`.
 pub const FILTER_VARIABLE: &str = "EVERMQ_LOG";
@@ -36,18 +40,17 @@ pub fn init(log: Log) {
         LogLevel::Trace => "trace",
     };
     let filter = EnvFilter::try_from_env(FILTER_VARIABLE).unwrap_or_else(|_| EnvFilter::new(quiet(level)));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     // Where nobody reads standard error any more, a line about that, on standard error, would be a panic of the thread that
     // has something to say: the one that waits for SIGTERM among them.
-    let builder = builder.log_internal_errors(false);
-    // A second call finds a logger in place: the first one stays.
-    let _ = match log.format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
-            builder.event_format(Journal::new()).try_init()
-        }
-        LogFormat::Text => builder.with_target(false).try_init(),
+    let lines = lines.log_internal_errors(false);
+    let lines = match log.format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => lines.event_format(Journal::new()).boxed(),
+        LogFormat::Text => lines.with_target(false).boxed(),
     };
+    // A second call finds a logger in place: the first one stays.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).with(events::layer()).try_init();
 }
 
 /// `level`, but for rustls, whose warnings are about what clients send (mosquitto's clients name an address as SNI at each

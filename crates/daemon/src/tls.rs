@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use evermq_config::broker::ClientCertificates;
@@ -76,6 +77,23 @@ pub enum TlsError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
+/// When the host's certificate that was loaded last ends, in seconds since 1970.
+static UNTIL: AtomicI64 = AtomicI64::new(NEVER);
+const NEVER: i64 = i64::MIN;
+
+/// When this host's certificate ends, as this process has read it last: in seconds since 1970. None where it has read none.
+#[must_use]
+pub fn certificate_until() -> Option<i64> {
+    Some(UNTIL.load(Ordering::Relaxed)).filter(|until| *until != NEVER)
+}
+
+/// When a certificate ends, in seconds since 1970.
+#[must_use]
+pub fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(parsed.validity().not_after.timestamp())
+}
+
 /// The CA, this host's certificate chain and its key.
 pub struct Material {
     files: TlsFiles,
@@ -110,11 +128,15 @@ impl Material {
             path: files.key.clone(),
             source,
         })?;
+        let chain = certificates(&files.cert, "the host's certificate")?;
+        if let Some(until) = chain.first().and_then(not_after) {
+            UNTIL.store(until, Ordering::Relaxed);
+        }
         Ok(Self {
             files: files.clone(),
             provider: Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
             roots: Arc::new(roots),
-            chain: certificates(&files.cert, "the host's certificate")?,
+            chain,
             key,
             revocations: Arc::default(),
         })

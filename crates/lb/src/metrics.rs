@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evermq_daemon::metrics::{self, Counts, Exposition, Kind as Is};
+use evermq_daemon::process;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -64,6 +65,7 @@ pub(crate) fn text(desk: &Desk, now: Instant) -> String {
     program(&mut text, desk, &in_force, now);
     listeners(&mut text, desk, &in_force);
     backends(&mut text, desk, &in_force);
+    process::expose(&mut text, "evermq-lb");
     text.finish()
 }
 

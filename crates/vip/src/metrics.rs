@@ -1,6 +1,7 @@
 //! The figures of every virtual router for Prometheus.
 
 use evermq_daemon::metrics::{Exposition, Kind};
+use evermq_daemon::process;
 
 use crate::counters::Counters;
 use crate::fsm::State;
@@ -54,6 +55,7 @@ pub fn text(status: &Status) -> String {
         .sample(&[], tickles.clients_told.get());
     text.family("evermq_vip_events_dropped_total", Kind::Counter, "Events that were not logged.")
         .sample(&[], status.events_dropped());
+    process::expose(&mut text, "evermq-vip");
     text.finish()
 }
 

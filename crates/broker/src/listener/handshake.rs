@@ -124,7 +124,10 @@ impl Newcomer {
                 counters.proxy_refused.fetch_add(1, Ordering::Relaxed);
             }
             Refused::Full(full) => entrance.places.refused(*full, counters, clock()),
-            Refused::Tls(error) => entrance.places.tls_failed(from, &entrance.door.name, error, clock()),
+            Refused::Tls(error) => {
+                counters.tls_failures.fetch_add(1, Ordering::Relaxed);
+                entrance.places.tls_failed(from, &entrance.door.name, error, clock());
+            }
             _ => {}
         }
         tracing::debug!(address = %from, listener = &*entrance.door.name, reason = %refused, "connection did not get in");

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Answer, Control, MAX_CLIENTS, MAX_REQUEST};
 use crate::health::{HEALTH_BEAT, HealthLine};
-use crate::limits;
+use crate::{events, limits, process};
 
 /// How long accepting rests after a failure such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -306,6 +306,8 @@ impl Connection {
                 let state = (self.control.state)();
                 self.write_line(&json!({ "ok": state })).await
             }
+            Some("events") => self.write_line(&json!({ "ok": events::answer(request) })).await,
+            Some("about") => self.write_line(&json!({ "ok": process::about() })).await,
             Some(name) => match (self.control.requests)(name, request) {
                 Some(answer) => self.write_answer(answer).await,
                 None => self.write_error(&format!("unknown request {name:?}")).await,

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use crate::fsm::Reason;
 use crate::report::{Event, LinkChange, Trouble, What};
 use crate::status::Status;
 use crate::track::Effective;
@@ -15,7 +16,11 @@ pub(super) fn log(event: &Event, before: &Status) {
         What::Moved(moved) => {
             let reason = before.names().reason(moved.reason);
             let vip = before.vip(event.slot);
-            tracing::info!(instance = %name, %vip, from = %moved.from, to = %moved.to, %reason, "VRRP state");
+            let silent_ms = match moved.reason {
+                Reason::MasterSilent { silent, .. } => u64::try_from(silent.as_millis()).ok(),
+                _ => None,
+            };
+            tracing::info!(instance = %name, %vip, from = %moved.from, to = %moved.to, %reason, silent_ms, "VRRP state");
         }
         What::Effective(Effective { priority, cause }) => {
             let reason = before.names().cause(*cause);

@@ -67,6 +67,8 @@ pub enum Reason {
     MasterSilent {
         /// The master that was.
         master: IpAddr,
+        /// How long nothing had been heard of it.
+        silent: Duration,
     },
     /// The master sent priority 0.
     MasterLeft {
@@ -115,7 +117,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Health(cause) => fmt::Display::fmt(cause, f),
             Self::NoMaster => f.write_str("no master was heard"),
-            Self::MasterSilent { master } => write!(f, "master {master} fell silent"),
+            Self::MasterSilent { master, .. } => write!(f, "master {master} fell silent"),
             Self::MasterLeft { master } => write!(f, "master {master} left"),
             Self::Preempted { master, priority } => write!(f, "master {master} has only priority {priority}"),
             Self::Outranked { master, priority } => write!(f, "master {master} has priority {priority}"),

@@ -90,7 +90,7 @@ impl Fsm {
         if advert.priority >= self.priority || !may_preempt {
             self.lower_since = None;
             self.obey(advert, at, silent);
-            self.waiting = Reason::MasterSilent { master: advert.source };
+            self.waiting = Reason::MasterSilent { master: advert.source, silent: Duration::ZERO };
             return;
         }
         let since = *self.lower_since.get_or_insert(at);
@@ -104,8 +104,21 @@ impl Fsm {
             self.heard = Some(Heard { advert, at, obeyed: false });
         }
         let (master, priority) = (advert.source, advert.priority);
-        self.waiting =
-            if allowed <= silent { Reason::Preempted { master, priority } } else { Reason::MasterSilent { master } };
+        self.waiting = if allowed <= silent {
+            Reason::Preempted { master, priority }
+        } else {
+            Reason::MasterSilent { master, silent: Duration::ZERO }
+        };
+    }
+
+    /// Why this host takes over now.
+    pub(super) fn reason_to_take_over(&self, now: Instant) -> Reason {
+        match (self.waiting, self.heard) {
+            (Reason::MasterSilent { master, .. }, Some(heard)) => {
+                Reason::MasterSilent { master, silent: now.saturating_duration_since(heard.at) }
+            }
+            (reason, _) => reason,
+        }
     }
 
     /// Puts the takeover off.

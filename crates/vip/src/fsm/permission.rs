@@ -50,7 +50,7 @@ impl Fsm {
     /// Becomes master, or asks whether it may.
     pub(super) fn take_over(&mut self, now: Instant) {
         if self.is_permitted() {
-            self.enter_master(self.waiting, now);
+            self.enter_master(self.reason_to_take_over(now), now);
         } else {
             self.seek_permission();
             self.challenge(now);

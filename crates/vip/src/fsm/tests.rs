@@ -343,7 +343,7 @@ fn a_backup_learns_the_masters_interval_and_forgets_it_as_master() {
 #[test]
 fn a_silent_and_a_lower_master_are_told_apart_in_the_reason() {
     for (priority, reason) in [
-        (200, Reason::MasterSilent { master: HIGH }),
+        (200, Reason::MasterSilent { master: HIGH, silent: DOWN }),
         (LAST_RESORT, Reason::Preempted { master: HIGH, priority: LAST_RESORT }),
     ] {
         let (mut fsm, entered) = machine(State::Backup, false);

@@ -79,7 +79,7 @@ fn the_json_says_what_an_operator_asks() {
     let mut status = status(&["vip"]);
     assert_eq!(status.health(), Health::Down);
     status.apply(&event(0, 1, effective(Some(200), Cause::LbUp)));
-    let reason = Reason::MasterSilent { master: "10.0.0.2".parse().unwrap() };
+    let reason = Reason::MasterSilent { master: "10.0.0.2".parse().unwrap(), silent: Duration::from_millis(66) };
     status.apply(&event(0, 1250, What::Moved(Transition { from: State::Backup, to: State::Master, reason })));
     status.instance(0).unwrap().counters.master_transitions.count();
     assert_eq!(status.health(), Health::Up);

@@ -71,7 +71,7 @@ fn a_lower_master_that_falls_silent_during_the_delay_is_missed_as_any_other() {
     fsm.handle_advert(advert(LOW, 50), start + LATER);
     assert_eq!(fsm.poll_timeout(), Some(start + LATER + DOWN));
     fsm.handle_timeout(start + LATER + DOWN);
-    let reason = Reason::MasterSilent { master: LOW };
+    let reason = Reason::MasterSilent { master: LOW, silent: DOWN };
     assert_eq!(actions(&mut fsm).last(), Some(&moved(State::Backup, State::Master, reason)));
     let (mut fsm, start) = backup(true);
     fsm.handle_advert(advert(LOW, 50), start);
