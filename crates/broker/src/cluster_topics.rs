@@ -116,6 +116,12 @@ impl ClusterTopics {
         tracing::info!(from = from.word(), to = to.word(), reason, lbs = watch.sessions.len(), "readiness changed");
     }
 
+    /// How many lbs have their standing session here.
+    #[must_use]
+    pub fn lbs(&self) -> usize {
+        self.watch.lock().sessions.len()
+    }
+
     /// What this broker says of itself.
     #[must_use]
     pub fn readiness(&self) -> Readiness {

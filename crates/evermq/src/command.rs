@@ -1,7 +1,7 @@
 //! The command line: every subcommand, errors and exit status.
 //!
-//! Exit status: 0 done, 1 failed, 2 when the command line or the cluster file is wrong. `evermq status` tells the host's
-//! health by it: 0 up, 1 degraded, 2 down. `pub` and `sub` have those of [`client`].
+//! Exit status: 0 done, 1 failed, 2 when the command line or the cluster file is wrong. `evermq status` tells the verdict on
+//! the cluster by it: 0 up, 1 degraded, 2 down. `pub` and `sub` have those of [`client`].
 
 use std::error::Error;
 use std::io;
@@ -13,7 +13,10 @@ use evermq_config::{Report, RoleError};
 use crate::asking::AskError;
 use crate::certs::{self, CertsError};
 use crate::remote::RemoteError;
-use crate::{broker, check, client, completion, import, init, lab, lb, man, output, passwd, reload, status, store, upgrade};
+use crate::{
+    admin, broker, check, client, completion, events, import, init, lab, lb, man, output, passwd, reload, status,
+    store, upgrade,
+};
 
 /// MQTT that stays up: the operator's command
 #[derive(Debug, Parser)]
@@ -35,8 +38,14 @@ enum Command {
     Certs(certs::CertsArgs),
     /// Set or remove a user's password in a broker's password file
     Passwd(passwd::PasswdArgs),
-    /// Show how the programs of this host are
+    /// Show how the cluster is, host by host
     Status(status::StatusArgs),
+    /// Show what has changed on all hosts lately: when, why, and how long something was away
+    Events(events::EventsArgs),
+    /// Show what the programs of all hosts say, in one stream
+    Logs(events::LogsArgs),
+    /// Serve status, events, figures and the web page of this host ([admin] of the cluster file)
+    Admin(admin::AdminArgs),
     /// Have the programs of this host read the changed cluster file
     Reload(reload::ReloadArgs),
     /// Have the new version of a program take over from the one that runs
@@ -111,6 +120,12 @@ pub enum CommandError {
     /// Another host.
     #[error(transparent)]
     Remote(#[from] RemoteError),
+    /// The certificate to show to other hosts.
+    #[error(transparent)]
+    Tls(#[from] evermq_daemon::tls::TlsError),
+    /// The endpoint.
+    #[error(transparent)]
+    Admin(#[from] admin::AdminError),
     /// Standard output.
     #[error("cannot write the output")]
     Output(#[from] io::Error),
@@ -135,6 +150,9 @@ fn run(command: Command) -> Result<ExitCode, CommandError> {
         Command::Certs(args) => certs::run(&args),
         Command::Passwd(args) => passwd::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Events(args) => events::run_events(&args),
+        Command::Logs(args) => events::run_logs(&args),
+        Command::Admin(args) => admin::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Upgrade(args) => upgrade::run(&args),
         Command::Connections(args) => lb::run_connections(&args),
@@ -172,6 +190,8 @@ impl CommandError {
             | Self::Ask(_)
             | Self::Store(_)
             | Self::Man(_)
+            | Self::Tls(_)
+            | Self::Admin(_)
             | Self::Output(_) => 1,
         }
     }

@@ -10,7 +10,10 @@
 //! | [`survey`] | `evermq check --hosts`: what is in the way on the hosts |
 //! | [`remote`] | other hosts, over ssh |
 //! | [`certs`] | `evermq certs`: authority, hosts, clients |
-//! | [`status`] | `evermq status`: how the programs of this host are |
+//! | [`status`] | `evermq status`: how the cluster is, or the programs of this host |
+//! | [`events`] | `evermq events` and `evermq logs`: what has happened |
+//! | [`admin`] | `evermq admin`: the endpoint of this host |
+//! | [`hosts`] | asking all hosts |
 //! | [`passwd`] | `evermq passwd`: a broker's password file |
 //! | [`reload`] | `evermq reload`: have them read the changed file |
 //! | [`upgrade`] | `evermq upgrade`: the new version takes over from the one that runs |
@@ -23,6 +26,7 @@
 //! | [`completion`], [`man`] | shell completion, manual pages |
 //! | [`output`], [`table`], [`cells`] | standard output, aligned columns, values in them |
 
+pub mod admin;
 pub mod asking;
 pub mod broker;
 pub mod cells;
@@ -32,6 +36,8 @@ pub mod client;
 pub mod command;
 pub mod completion;
 pub mod config_file;
+pub mod events;
+pub mod hosts;
 pub mod import;
 pub mod init;
 pub mod lab;

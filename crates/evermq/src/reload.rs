@@ -48,6 +48,7 @@ pub fn run(args: &ReloadArgs) -> Result<ExitCode, CommandError> {
         (host.lb, "evermq-lb", "lb.sock"),
         (host.lb && cluster.vip.is_some(), "evermq-vip", "vip.sock"),
         (host.broker, "evermq-broker", "broker.sock"),
+        (cluster.admin.listen.is_some(), evermq_admin::PROGRAM, evermq_admin::CONTROL_SOCKET),
     ];
     let timeout = Duration::from_millis(args.timeout);
     let ask = |(program, socket): (&'static str, &str)| Outcome {

@@ -158,7 +158,7 @@ impl Lab {
     /// What a program's control socket says, if it answers.
     #[must_use]
     pub fn state(&self, host: &str, program: &str) -> Option<Value> {
-        let output = self.exec(host, &[&self.path_of("evermq"), "status", "--json"]);
+        let output = self.exec(host, &[&self.path_of("evermq"), "status", "--programs", "--json"]);
         let status: Value = serde_json::from_slice(&output.stdout).ok()?;
         status.get("programs")?.as_array()?.iter().find(|one| one["program"] == program)?.get("state").cloned()
     }

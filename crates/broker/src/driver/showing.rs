@@ -61,6 +61,7 @@ pub(super) fn state(
             "readiness": broker.cluster.readiness().word(),
             "drain": drain::state(broker),
             "connections": broker.connections(),
+            "lbs": broker.cluster.lbs(),
             "sessions": sessions,
             "queued": queued,
             "subscriptions": broker.router.subscriptions(),

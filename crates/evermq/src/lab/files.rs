@@ -12,8 +12,8 @@ use super::registry::Lab;
 use crate::certs::authority::Validity;
 use crate::certs::{self, ClientName, Made};
 
-/// The lab's certificates are for tests, and nobody keeps a lab up for longer.
-const DAYS: u32 = 30;
+/// The lab's certificates are for tests, and nobody keeps a lab up until one is to be renewed.
+const DAYS: u32 = 90;
 
 /// Settings by section: those of the lab, then those of `--set`.
 type Sections = Vec<(String, Vec<(String, String)>)>;

@@ -113,7 +113,7 @@ impl Drop for Program {
 #[test]
 fn status_asks_the_programs_of_the_host() {
     let site = Site::new(CLUSTER);
-    let status = |words: &str| site.evermq(&format!("status --config evermq.toml --host lb1 {words}"));
+    let status = |words: &str| site.evermq(&format!("status --config evermq.toml --host lb1 --programs {words}"));
     let vip = Program::start(&site, "vip.sock", json!({ "state": "master", "priority": 200 }));
     let lb = Program::start(&site, "lb.sock", json!({ "backends": [{ "name": "broker1", "health": "up" }] }));
 
@@ -137,6 +137,52 @@ fn status_asks_the_programs_of_the_host() {
     assert_eq!(down.status, 2, "{down:#?}");
     assert!(down.stdout.contains("evermq-vip: it does not run: systemctl start evermq-vip"), "{down:#?}");
     // The other host of the file has another program, which is not here either.
-    let broker = site.evermq("status --config evermq.toml --host broker1 --json");
+    let broker = site.evermq("status --config evermq.toml --host broker1 --programs --json");
     assert_eq!((broker.status, broker.json()["programs"].as_array().unwrap().len()), (2, 1), "{broker:#?}");
+}
+
+#[test]
+fn status_shows_the_cluster_as_far_as_it_can_be_asked() {
+    let site = Site::new(CLUSTER);
+    let master = json!({ "instances": [{ "name": "vip", "state": "master", "since": "2026-11-23T15:20:11.250Z" }] });
+    let _vip = Program::start(&site, "vip.sock", master);
+    let lb = json!({ "connections": { "current": 7 }, "backends": [{ "name": "broker1", "state": "up", "admin": "ready" }] });
+    let _lb = Program::start(&site, "lb.sock", lb);
+    let status = site.evermq("status --config evermq.toml --host lb1");
+    assert_eq!(status.status, 0, "{status:#?}");
+    let text = &status.stdout;
+    assert!(
+        text.starts_with("cluster test: up\nVIP 192.168.10.10:9000: held by lb1 since 2026-11-23T15:20:11.250Z ("),
+        "{text}"
+    );
+    let version = env!("CARGO_PKG_VERSION");
+    let row =
+        |host: &str| text.lines().find(|line| line.starts_with(host)).unwrap().split_whitespace().collect::<Vec<_>>();
+    assert_eq!(row("lb1 "), ["lb1", "lb", "up,", "has", "the", "VIP", "7", "-", "-", "-", version]);
+    assert_eq!(row("broker1 ")[2..4], ["not", "asked"]);
+
+    let json = site.evermq("status --config evermq.toml --host lb1 -o json").json();
+    assert_eq!((&json["verdict"], &json["vips"][0]["holders"]), (&json!("up"), &json!(["lb1"])));
+    assert_eq!(json["hosts"][0]["lb_connections"], 7);
+    assert_eq!(json["reports"][0]["said"]["programs"][1]["state"]["connections"]["current"], 7);
+
+    // Whoever is no host of the cluster has to show a certificate.
+    let nobody = site.evermq("status --config evermq.toml --host nobody");
+    assert_eq!(nobody.status, 2, "{nobody:#?}");
+}
+
+#[test]
+fn what_programs_have_said_is_asked_for_too() {
+    let site = Site::new(CLUSTER);
+    let _vip = Program::start(&site, "vip.sock", json!({}));
+    let logs = site.evermq("logs --config evermq.toml --host lb1");
+    // Nobody logs in this process, and three hosts cannot be asked.
+    assert_eq!((logs.status, logs.stdout.as_str()), (1, ""), "{logs:#?}");
+    assert!(logs.stderr.contains("broker2: not asked: the cluster file has no admin.listen"), "{logs:#?}");
+    let events = site.evermq("events --config evermq.toml --host lb1");
+    assert_eq!(
+        (events.status, events.stdout.as_str()),
+        (1, "TIME  HOST  WHAT  CHANGE  OUTAGE  CAUSE\n"),
+        "{events:#?}"
+    );
 }

@@ -1,6 +1,7 @@
 //! The operator's command, as its user runs it.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod admin;
 mod broker;
 mod certs;
 mod certs_life;

@@ -1,9 +1,8 @@
 //! A host's status as one table. Nothing is assumed of a program's state but that it is JSON: a newer program may show more.
 
-use evermq_daemon::health::Health;
+use evermq_admin::report::{HostReport, ProgramReport, word};
 use serde_json::Value;
 
-use super::{HostStatus, ProgramStatus};
 use crate::table::Table;
 
 /// What the titles or other columns say already.
@@ -18,9 +17,9 @@ const INSTANCES: &str = "instances";
 const FIRST: [&str; 6] = ["trouble", "state", "reason", "vip", "master", "listen"];
 
 /// The table, then what to do about programs that do not answer.
-pub(super) fn text(status: &HostStatus) -> String {
+pub(super) fn text(status: &HostReport) -> String {
     let mut table = Table::titled(&["PROGRAM", "HEALTH", "DETAILS"]);
-    table.row([format!("host {}", status.host).as_str(), name_of(status.health)]);
+    table.row([format!("host {}", status.host).as_str(), word(status.health)]);
     let mut advice = String::new();
     for program in &status.programs {
         rows_of(&mut table, program);
@@ -32,24 +31,16 @@ pub(super) fn text(status: &HostStatus) -> String {
     format!("{table}{separator}{advice}")
 }
 
-const fn name_of(health: Health) -> &'static str {
-    match health {
-        Health::Up => "up",
-        Health::Degraded => "degraded",
-        Health::Down => "down",
-    }
-}
-
-fn rows_of(table: &mut Table, program: &ProgramStatus) {
-    let health = name_of(program.health);
+fn rows_of(table: &mut Table, program: &ProgramReport) {
+    let health = word(program.health);
     match (&program.error, &program.state) {
-        (Some(error), _) => table.row([program.program, health, error]),
+        (Some(error), _) => table.row([&program.program, health, error]),
         (None, Value::Object(state)) => {
             let shown = |key: &String| !SHOWN_ELSEWHERE.contains(&key.as_str());
             let state = state.iter().filter(|(key, _)| shown(key)).collect();
-            rows(table, 0, program.program, health, &state, Zeros::Show);
+            rows(table, 0, &program.program, health, &state, Zeros::Show);
         }
-        (None, other) => table.row([program.program, health, &scalar(other)]),
+        (None, other) => table.row([&program.program, health, &scalar(other)]),
     }
 }
 
