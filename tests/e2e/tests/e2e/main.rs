@@ -1,5 +1,6 @@
 //! The whole stack in the lab, against real clients.
 
+mod admin;
 mod broker;
 mod cut;
 mod faults;
