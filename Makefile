@@ -6,7 +6,7 @@ BIN := target/release
 # Most of what a test does is waiting for time to pass and for other programs.
 THREADS := 6
 
-.PHONY: help build demo test test-tools programs unit e2e format lint soak soak-mesh soak-vip soak-broker bench-failover bench-vip bench-mesh bench-brokers bench-join bench-codec bench-log bench-broker bench-store bench-lb bench-lb-storm bench-lb-upgrade clean-lab
+.PHONY: help build demo test test-tools programs unit e2e page format lint soak soak-mesh soak-vip soak-broker bench-failover bench-vip bench-mesh bench-brokers bench-join bench-codec bench-log bench-broker bench-store bench-lb bench-lb-storm bench-lb-upgrade clean-lab
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ format:
 
 lint: format ## format and clippy, warnings are errors
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+page: programs ## the web page in Chromium during a failover in the lab, on a desk and on a phone; screenshots in target/page
+	tests/page/run
 
 soak: programs test-tools ## an hour in the lab: kills, freezes, cables, cuts, full disks, and clients that remember what they were told; SECONDS=600 for less, EVERMQ_SEED=N for the same again
 	EVERMQ_SECONDS=$(or $(SECONDS),3600) $(CARGO) test --workspace --test e2e -- history::soak --ignored --nocapture
