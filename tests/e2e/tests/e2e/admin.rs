@@ -85,9 +85,9 @@ fn figures(lab: &Lab) {
         let output = lab.exec(host, &["sh", "-c", &ask]);
         let answer: Value =
             serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
-        let text = answer["ok"].as_str().or(answer["ok"]["text"].as_str()).unwrap().to_owned();
+        let text = answer["ok"].as_str().or(answer["ok"]["text"].as_str()).expect("a text").to_owned();
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
-            let (name, kind) = line.split_once(' ').unwrap();
+            let (name, kind) = line.split_once(' ').expect("a name and a kind");
             shown.insert(name.to_owned());
             if kind == "histogram" {
                 shown.extend(["bucket", "sum", "count"].map(|end| format!("{name}_{end}")));
