@@ -28,6 +28,7 @@ use evermq_config::broker::ListenAddress;
 use evermq_daemon::cluster_topics::Readiness;
 use evermq_daemon::command::ConfigSource;
 use evermq_daemon::health::Health;
+use evermq_daemon::pulse::{self, Beat};
 use evermq_daemon::workers::{self, Workers};
 use evermq_daemon::{control, limits, metrics, notify, shutdown};
 use evermq_mqtt::ReasonCode;
@@ -81,7 +82,7 @@ pub struct Driver {
     broker: Arc<Broker>,
     workers: Workers,
     bridges: bridges::Running,
-    bridge: JoinHandle<anyhow::Result<()>>,
+    bridge: BridgeThread,
     /// Votes until the last client is gone: who holds the VIP must not depend on a broker's drain.
     voter: Option<VoterThread>,
     control: std::os::unix::net::UnixListener,
@@ -154,7 +155,7 @@ impl Driver {
             bridges: Arc::clone(&bridges.table),
             files,
         };
-        let bridge = spawn_bridge(bridge, stop_bridge.clone())?;
+        let bridge = BridgeThread::spawn(bridge, stop_bridge.clone())?;
         let (places, table) = (Arc::clone(reception.places()), Arc::clone(&bridges.table));
         let host = config.host.as_str().to_owned();
         let desk = Desk { broker: Arc::clone(&broker), host, started: clock(), places, bridges: table };
@@ -257,8 +258,9 @@ impl Driver {
         // A thread that ends before it is told to has failed, and the broker is of no use without it: the others end too.
         let _stop = (self.stop.clone().drop_guard(), self.stop_bridge.clone().drop_guard());
         let (workers, bridge, bridges) = (self.workers, self.bridge, self.bridges);
+        tokio::spawn(pulse::watch_over(bridge.beats_with(&workers), ended.clone()));
         let mut workers = tokio::task::spawn_blocking(|| workers.join());
-        let mut bridge = tokio::task::spawn_blocking(|| bridge.join());
+        let mut bridge = tokio::task::spawn_blocking(|| bridge.thread.join());
         tokio::select! {
             () = end.cancelled() => {}
             result = &mut workers => return result?.and_then(|()| anyhow::bail!("the workers ended by themselves")),
@@ -334,11 +336,32 @@ async fn close_lbs(broker: &Broker, drain_timeout: Duration) {
     broker.close_lbs(ReasonCode::ServerShuttingDown);
 }
 
-fn spawn_bridge(bridge: Arc<Bridge>, stop: CancellationToken) -> std::io::Result<JoinHandle<anyhow::Result<()>>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    thread::Builder::new()
-        .name("bridge".to_owned())
-        .spawn(move || runtime.block_on(bridge.run(stop)).context("bridge to the other brokers"))
+/// The thread of the links to the other brokers.
+struct BridgeThread {
+    thread: JoinHandle<anyhow::Result<()>>,
+    beat: Beat,
+}
+
+impl BridgeThread {
+    fn spawn(bridge: Arc<Bridge>, stop: CancellationToken) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let beat = Beat::default();
+        let own = beat.clone();
+        let run = async move {
+            let ended = tokio::select! {
+                ended = bridge.run(stop) => ended,
+                never = own.run() => match never {},
+            };
+            ended.context("bridge to the other brokers")
+        };
+        let thread = thread::Builder::new().name("bridge".to_owned()).spawn(move || runtime.block_on(run))?;
+        Ok(Self { thread, beat })
+    }
+
+    /// Its own and those of the workers: without any of them the broker is of no use.
+    fn beats_with(&self, workers: &Workers) -> Vec<Beat> {
+        workers.beats().into_iter().chain([self.beat.clone()]).collect()
+    }
 }
 
 fn joined(result: thread::Result<anyhow::Result<()>>) -> anyhow::Result<()> {

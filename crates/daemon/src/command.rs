@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
 use evermq_config::{Cluster, Loaded, Report, RoleError};
 
-use crate::log;
+use crate::{kept, log};
 
 /// Where the cluster file is unless `--config` says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/evermq/evermq.toml";
@@ -117,12 +117,21 @@ pub fn main<C, A: Args>(
         Ok(line) => line,
         Err(error) => error.exit(),
     };
+    if !line.check {
+        kept::receive();
+    }
     let host = line.host.unwrap_or_else(this_host);
     let source = ConfigSource::new(line.config, host, select);
     let (config, loaded) = match source.load_all() {
         Ok(read) => read,
-        Err(ConfigError::File(report)) => return refuse_file(program, &report),
-        Err(error @ ConfigError::Role { .. }) => return refuse(program, &error),
+        Err(error) => {
+            // Nobody is to wait for a program that cannot start.
+            kept::close_unclaimed();
+            return match error {
+                ConfigError::File(report) => refuse_file(program, &report),
+                ConfigError::Role { .. } => refuse(program, &error),
+            };
+        }
     };
     if line.check {
         return check(program, &loaded, &source.host);

@@ -7,7 +7,9 @@
 //! | [`events`] | the last lines of it, for who asks |
 //! | [`process`] | version, open files, memory |
 //! | [`shutdown`] | SIGTERM and SIGINT |
-//! | [`notify`] | readiness for systemd |
+//! | [`notify`] | readiness and signs of life for systemd |
+//! | [`pulse`] | whether all threads turn, so that there may be one |
+//! | [`kept`] | listening sockets that outlive the process |
 //! | [`workers`] | one thread with one runtime for each core |
 //! | [`listen`] | listening sockets and TCP options |
 //! | [`limits`] | open files |
@@ -26,6 +28,7 @@ pub mod control;
 pub mod events;
 pub mod eviction;
 pub mod health;
+pub mod kept;
 pub mod limits;
 pub mod listen;
 pub mod log;
@@ -33,6 +36,7 @@ pub mod metrics;
 pub mod notify;
 pub mod process;
 pub mod proxy_protocol;
+pub mod pulse;
 pub mod secret;
 pub mod shutdown;
 pub mod tls;

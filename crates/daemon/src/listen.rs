@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use crate::kept;
+
 /// Connections that wait in the kernel until they are accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 /// Probes without an answer before a connection is dead.
@@ -31,11 +33,15 @@ pub struct SocketOptions {
     pub user_timeout: Duration,
 }
 
-/// A listening TCP socket that does not block. With `reuse_port` several sockets share the address, one for each worker.
+/// A listening TCP socket that does not block. With `reuse_port` several sockets share the address, one for each worker, and one
+/// of the process before is used if there is one ([`kept`]).
 ///
 /// # Errors
 /// The address is in use, not this host's, or not permitted; the text says what to do.
 pub fn tcp(address: SocketAddr, reuse_port: bool) -> Result<TcpListener, ListenError> {
+    if reuse_port && let Some(listener) = kept::claim(address) {
+        return Ok(listener);
+    }
     bind(address, reuse_port).map_err(|source| ListenError { address, hint: hint(address, &source), source })
 }
 

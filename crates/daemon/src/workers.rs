@@ -7,11 +7,14 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::Context as _;
 
+use crate::pulse::Beat;
+
 /// Threads that run until their future ends.
 #[must_use = "a program waits for its workers"]
 #[derive(Debug)]
 pub struct Workers {
     threads: Vec<JoinHandle<anyhow::Result<()>>>,
+    beats: Vec<Beat>,
 }
 
 /// How many workers: `configured`, or one for each core where that is 0.
@@ -30,20 +33,32 @@ where
     Fut: Future<Output = anyhow::Result<()>> + 'static,
 {
     let make = Arc::new(make);
+    let beats = (0..count).map(|_| Beat::default()).collect::<Vec<_>>();
     let threads = (0..count)
         .map(|index| {
-            let make = Arc::clone(&make);
+            let (make, beat) = (Arc::clone(&make), beats[index].clone());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             thread::Builder::new().name(format!("{name}-{index}")).spawn(move || {
                 let local = tokio::task::LocalSet::new();
-                runtime.block_on(local.run_until(make(index)))
+                runtime.block_on(local.run_until(async {
+                    tokio::select! {
+                        ended = make(index) => ended,
+                        never = beat.run() => match never {},
+                    }
+                }))
             })
         })
         .collect::<io::Result<_>>()?;
-    Ok(Workers { threads })
+    Ok(Workers { threads, beats })
 }
 
 impl Workers {
+    /// What each counts while it turns.
+    #[must_use]
+    pub fn beats(&self) -> Vec<Beat> {
+        self.beats.clone()
+    }
+
     /// Waits until every worker has ended.
     ///
     /// # Errors

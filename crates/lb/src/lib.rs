@@ -86,7 +86,11 @@ pub fn run(config: LbConfig, source: ConfigSource<LbConfig>) -> anyhow::Result<(
         Some(channel) => {
             let (predecessor, mut sockets) = upgrade::taker::meet(channel)?;
             match LoadBalancer::bind_with(config, &mut sockets) {
-                Ok(lb) => lb.succeeding(predecessor),
+                Ok(lb) => {
+                    // Of addresses that the file has no more: systemd has them, too.
+                    sockets.rest().into_iter().for_each(evermq_daemon::kept::add);
+                    lb.succeeding(predecessor)
+                }
                 Err(error) => {
                     predecessor.refuse(&error.to_string());
                     return Err(error.into());

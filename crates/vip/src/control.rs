@@ -19,6 +19,7 @@ use evermq_config::VipConfig;
 use evermq_daemon::command::ConfigSource;
 use evermq_daemon::control::{Answer, Control};
 use evermq_daemon::health::Health;
+use evermq_daemon::pulse::{self, Beat};
 use evermq_daemon::{control, metrics, notify};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
@@ -62,6 +63,8 @@ pub struct Parts {
     pub keeper: Option<Keeper>,
     /// What it runs.
     pub others: Others,
+    /// The real-time thread's.
+    pub beat: Beat,
 }
 
 /// The running control thread.
@@ -93,7 +96,7 @@ impl Thread {
 }
 
 async fn run(parts: Parts) -> io::Result<()> {
-    let Parts { listener, metrics, status, reports, post, source, config, opener, keeper, others } = parts;
+    let Parts { listener, metrics, status, reports, post, source, config, opener, keeper, others, beat } = parts;
     let over = CancellationToken::new();
     let (health, health_seen) = watch::channel(status.health());
     let shared = Shared::new(status);
@@ -122,6 +125,7 @@ async fn run(parts: Parts) -> io::Result<()> {
             () = reloader.run() => Ok(()),
             never = checked(config_seen.clone(), &shared, &post) => match never {},
             never = minder.run() => match never {},
+            () = pulse::watch_over(vec![beat], over.clone()) => Ok(()),
             never = notifier.run() => match never {},
         }
     };

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use evermq_config::VipConfig;
 use evermq_daemon::control::{self, Answer, Control};
 use evermq_daemon::health::Health;
-use evermq_daemon::{notify, shutdown};
+use evermq_daemon::{notify, pulse, shutdown};
 use tokio::sync::watch;
 
 use crate::status::Status;
@@ -37,7 +37,12 @@ pub fn run(config: &VipConfig, listener: UnixListener, file: &Path) -> anyhow::R
     tracing::info!("the cluster file says mode = \"none\", so no address is held; a change of it needs a restart");
     notify::ready("no address is held (mode = \"none\")");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(control::serve(listener, control, over))?;
+    runtime.block_on(async {
+        tokio::select! {
+            served = control::serve(listener, control, over.clone()) => served,
+            () = pulse::watch_over(Vec::new(), over.clone()) => Ok(()),
+        }
+    })?;
     notify::stopping();
     if let Some(voter) = voter {
         voter.stop();

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use evermq_config::vip::TrackWhat;
 use evermq_config::{QuorumConfig, VipConfig};
 use evermq_daemon::command::ConfigSource;
+use evermq_daemon::notify::Watchdog;
+use evermq_daemon::pulse::Beat;
 use evermq_daemon::{metrics, notify};
 use evermq_quorum::{Member, QuorumError, Settings, State};
 
@@ -49,12 +51,26 @@ pub(crate) fn run(
     status.show(quorum.as_ref().map(|quorum| quorum.shown.clone()), tickles);
     let tracked_links = TrackedLink::of(&config.tracks);
     let tracker = Tracker::new(reload::tracker(&config), Tracks::new(&config.tracks), clock());
-    let parts =
-        driver::Parts { addresses, signals, reporter, mailbox, guard, quorum, takeover, tracked_links, tracker };
+    let beat = Beat::default();
+    let parts = driver::Parts {
+        addresses,
+        signals,
+        reporter,
+        mailbox,
+        guard,
+        quorum,
+        takeover,
+        tracked_links,
+        tracker,
+        beat: beat.clone(),
+        // Twice for each look at it.
+        beat_every: Watchdog::from_environment().every().map(|every| every / 2),
+    };
     let driver = Driver::open(instances, &config.lb_socket, parts)?;
 
     let realtime = config.vip.realtime;
-    let parts = control::Parts { listener, metrics, status, reports, post, source, config, opener, keeper, others };
+    let parts =
+        control::Parts { listener, metrics, status, reports, post, source, config, opener, keeper, others, beat };
     let control = control::start(parts)?;
     hurry(realtime);
     privileges::settle(Others::None);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use evermq_config::broker::ListenAddress;
 use evermq_daemon::control::{self, ControlError};
-use evermq_daemon::listen;
+use evermq_daemon::{kept, listen};
 
 use super::Acceptor;
 
@@ -77,6 +77,7 @@ fn tcp(address: SocketAddr, count: usize) -> anyhow::Result<(Vec<Bound>, SocketA
     for _ in 0..count {
         let listener = listen::tcp(bound, true)?;
         bound = listener.local_addr()?;
+        kept::keep(&listener);
         sockets.push(Bound::Tcp(listener));
     }
     Ok((sockets, bound))

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use evermq_daemon::listen;
+use evermq_daemon::{kept, listen};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -86,7 +86,7 @@ impl Acceptor {
 /// Accepts connections until shutdown.
 pub async fn serve(acceptor: Acceptor, entrance: Entrance, tasks: TaskTracker) {
     tokio::select! {
-        () = entrance.shutdown.cancelled() => {}
+        () = entrance.shutdown.cancelled() => if let Acceptor::Tcp(listener) = &acceptor { kept::let_go(listener) },
         () = accept_all(&acceptor, &entrance, &tasks) => {}
     }
 }

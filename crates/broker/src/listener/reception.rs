@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use evermq_config::BrokerConfig;
 use evermq_config::broker::{self, ListenAddress};
+use evermq_daemon::kept;
 use evermq_daemon::workers::{self, Workers};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -71,6 +72,7 @@ impl Sockets {
                 .with_context(|| format!("broker.listeners {}", listener.name))?;
             further.push((listener.name.clone(), bound));
         }
+        kept::close_unclaimed();
         Ok((sockets, Addresses { listen, plain, proxy, further }))
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evermq_daemon::health::Health;
-use evermq_daemon::notify;
+use evermq_daemon::notify::{self, Watchdog};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -63,11 +63,17 @@ impl Overseer {
         let mut ticks = tokio::time::interval(BEAT);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut signals = upgrade_signals();
+        let mut watchdog = Watchdog::from_environment();
         while !self.condition.draining {
             let (pool, lost) = (self.desk.pool(), self.lost.clone());
             let settled = self.upgrades.belongings.settled.clone();
             tokio::select! {
-                _ = ticks.tick() => self.pulse.handle_sample(self.desk.workers.iter().map(|worker| worker.beat())),
+                now = ticks.tick() => {
+                    self.pulse.handle_sample(self.desk.workers.iter().map(|worker| worker.beat()));
+                    if self.pulse.stalled().is_none() && watchdog.handle_turn(now.into_std()) {
+                        notify::alive();
+                    }
+                }
                 () = pool.changed() => {}
                 () = lost.cancelled(), if !self.condition.worker_lost => {
                     self.condition.worker_lost = true;

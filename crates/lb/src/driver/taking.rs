@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use evermq_daemon::control::{Client, Control, Estate, Lending, Placement};
 use evermq_daemon::health::Health;
-use evermq_daemon::notify;
+use evermq_daemon::{kept, notify};
 use nix::sys::socket::Backlog;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -83,7 +83,10 @@ impl Successor {
         self.begin_what_is_singular(metrics);
     }
 
+    /// What systemd listens to only if this process is the main one belongs here.
     fn begin_what_is_singular(&mut self, metrics: Option<TcpListener>) {
+        kept::close_unclaimed();
+        self.desk.order(|| Order::Keep);
         if let Some(exchange) = self.exchange.take() {
             self.tasks.spawn(exchange.run(Arc::clone(&self.desk.workers), self.singular.clone()));
         }

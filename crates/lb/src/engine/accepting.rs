@@ -12,6 +12,7 @@ use super::listener::{ListenerLost, PAUSE, Trouble};
 use super::socket;
 use super::turn::{Engine, ID_STEP};
 use evermq_daemon::eviction::{Silent, victims};
+use evermq_daemon::kept;
 
 /// Clients accepted from one listener in one turn at most.
 const PORTION: usize = 64;
@@ -216,7 +217,10 @@ impl Engine {
         for index in 0..self.listeners.len() {
             self.accept_queued(index);
         }
-        self.listeners.clear();
+        for listening in self.listeners.drain(..) {
+            self.core.unwatch_listener(&listening.socket);
+            kept::let_go(&listening.socket);
+        }
         (self.rests_until, self.full_until) = (None, None);
     }
 }

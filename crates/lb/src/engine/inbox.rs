@@ -54,6 +54,8 @@ pub(crate) enum Order {
     Fronts(Arc<[Front]>),
     /// Listen at the address of that number.
     Listen(TcpListener, u16),
+    /// Have systemd keep what is listened on.
+    Keep,
     /// Listen there no more.
     Unlisten(u16),
 }

@@ -63,6 +63,7 @@ impl Engine {
                 Order::Steer(steer) => self.steer(steer),
                 Order::Fronts(fronts) => self.core.fronts = fronts,
                 Order::Listen(socket, front) => self.listen(socket, front),
+                Order::Keep => self.keep(),
                 Order::Unlisten(front) => self.unlisten(front),
                 Order::Close => {
                     self.stop();

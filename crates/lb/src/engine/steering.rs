@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Instant;
 
+use evermq_daemon::kept;
 use mio::Token;
 use tokio::sync::oneshot;
 
@@ -127,16 +128,26 @@ impl Engine {
             return;
         }
         match Listening::new(socket, front, Token(LISTENERS - usize::from(front)), &self.core) {
-            Ok(listening) => self.listeners.push(listening),
+            Ok(listening) => {
+                kept::keep(&listening.socket);
+                self.listeners.push(listening);
+            }
             Err(error) => self.lose_listeners(error.into()),
         }
+    }
+
+    /// What this worker listens on is to outlive the process.
+    pub(super) fn keep(&self) {
+        self.listeners.iter().for_each(|listening| kept::keep(&listening.socket));
     }
 
     /// Listens there no more. Those that the kernel has queued already are taken.
     pub(super) fn unlisten(&mut self, front: u16) {
         while let Some(index) = self.listeners.iter().position(|listening| listening.front == front) {
             self.accept_queued(index);
-            self.listeners.remove(index);
+            let listening = self.listeners.remove(index);
+            self.core.unwatch_listener(&listening.socket);
+            kept::let_go(&listening.socket);
         }
     }
 }

@@ -122,6 +122,10 @@ impl Program {
     fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         command.args(&self.arguments).env_remove(VARIABLE).stdin(Stdio::null());
+        // What systemd has said to this process only: its descriptors, and whose signs of life it waits for.
+        for variable in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"] {
+            command.env_remove(variable);
+        }
         command
     }
 }

@@ -123,6 +123,12 @@ impl Sockets {
         found.into_iter().next().map(Into::into)
     }
 
+    /// Those of clients that nobody has asked for.
+    pub(crate) fn rest(&mut self) -> Vec<std::net::TcpListener> {
+        let found = self.take(|socket| matches!(socket, Socket::Clients { .. }));
+        found.into_iter().map(Into::into).collect()
+    }
+
     fn take(&mut self, wanted: impl Fn(&Socket) -> bool) -> Vec<OwnedFd> {
         self.0.extract_if(.., |(socket, _)| wanted(socket)).map(|(_, socket)| socket).collect()
     }

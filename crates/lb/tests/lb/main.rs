@@ -7,6 +7,7 @@ mod failover;
 mod greeting;
 mod harness;
 mod health;
+mod kept;
 mod limits;
 mod mosquitto;
 mod peers;

@@ -29,8 +29,9 @@ mod quorum;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use evermq_daemon::pulse::Beat;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
@@ -114,6 +115,10 @@ pub struct Parts {
     pub tracked_links: Vec<TrackedLink>,
     /// Judges the local lb and the tracks.
     pub tracker: Tracker,
+    /// Counts the thread's turns.
+    pub beat: Beat,
+    /// A turn at least this often, also where nothing happens.
+    pub beat_every: Option<Duration>,
 }
 
 /// Everything that the real-time thread works with.
@@ -230,6 +235,7 @@ impl Driver {
     /// Inputs come before timeouts: after a pause of this program, what waits in the sockets is what it missed.
     fn turn(&mut self) -> Result<Turn, DriverError> {
         self.wait()?;
+        self.parts.beat.count();
         let now = clock();
         if let Some(guard) = &self.parts.guard {
             guard.beat(now, self.lease_end());
@@ -290,7 +296,8 @@ impl Driver {
         let settled = self.instances.iter().flatten().filter_map(|instance| instance.settles());
         let votes = self.parts.quorum.as_ref().and_then(|quorum| quorum.member.poll_timeout());
         let due = [self.routers.poll_timeout(), health, votes].into_iter().flatten().chain(settled).min();
-        self.polls.wait(due.map(|due| due.saturating_duration_since(clock()))).map_err(DriverError::Wait)
+        let wait = due.map(|due| due.saturating_duration_since(clock()));
+        self.polls.wait(wait.into_iter().chain(self.parts.beat_every).min()).map_err(DriverError::Wait)
     }
 }
 

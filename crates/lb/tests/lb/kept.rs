@@ -1,0 +1,219 @@
+//! Listening sockets that outlive the process: this test is the systemd that keeps them.
+
+use std::io::IoSliceMut;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use evermq_daemon::health::Health;
+use evermq_lb::state::State;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::unistd::Pid;
+
+use crate::harness::broker::{Broker, Clients};
+use crate::harness::{self, PATIENCE, certs, eventually, ping};
+
+/// What systemd has of the unit.
+struct Systemd {
+    notices: UnixDatagram,
+    path: PathBuf,
+    kept: Vec<(String, OwnedFd)>,
+    signs_of_life: usize,
+}
+
+impl Systemd {
+    fn new(name: &str) -> Self {
+        let path = certs::path(&format!("notify-{name}-{}", std::process::id()));
+        let notices = UnixDatagram::bind(&path).unwrap();
+        notices.set_nonblocking(true).unwrap();
+        Self { notices, path, kept: Vec::new(), signs_of_life: 0 }
+    }
+
+    /// Does what the program has asked for so far.
+    fn turn(&mut self) {
+        let mut text = [0; 4096];
+        let mut space = nix::cmsg_space!([i32; 4]);
+        loop {
+            let mut parts = [IoSliceMut::new(&mut text)];
+            let received = recvmsg::<()>(self.notices.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty());
+            let (length, files) = match received {
+                Ok(message) => {
+                    let rights = message.cmsgs().unwrap().flat_map(|control| match control {
+                        ControlMessageOwned::ScmRights(files) => files,
+                        _ => Vec::new(),
+                    });
+                    // SAFETY: the kernel has made these for this process just now.
+                    let files: Vec<_> = rights.map(|file| unsafe { OwnedFd::from_raw_fd(file) }).collect();
+                    (message.bytes, files)
+                }
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => return,
+                Err(error) => panic!("{error}"),
+            };
+            self.obey(&String::from_utf8_lossy(&text[..length]), files);
+        }
+    }
+
+    fn obey(&mut self, text: &str, files: Vec<OwnedFd>) {
+        let name = text.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or_default();
+        if text.contains("FDSTOREREMOVE=1") {
+            self.kept.retain(|(kept, _)| kept != name);
+        } else if text.contains("FDSTORE=1") {
+            assert!(text.contains("FDPOLL=0"), "{text}");
+            if !self.kept.iter().any(|(kept, _)| kept == name) {
+                self.kept.extend(files.into_iter().map(|file| (name.to_owned(), file)));
+            }
+        } else if text.contains("WATCHDOG=1") {
+            self.signs_of_life += 1;
+        }
+    }
+
+    /// Starts the program with what is kept, as systemd does: from descriptor 3 on.
+    fn start(&self, file: &Path) -> Child {
+        let names: Vec<_> = self.kept.iter().map(|(name, _)| name.as_str()).collect();
+        let give: String =
+            (3..).zip(&self.kept).map(|(to, (_, file))| format!("{to}<&{} ", file.as_raw_fd())).collect();
+        // They are inherited by the shell alone, under the numbers that they have here.
+        for (_, file) in &self.kept {
+            inherit(file, true);
+        }
+        let script = format!("export LISTEN_PID=$$; exec \"$@\" {give}");
+        let program = env!("CARGO_BIN_EXE_evermq-lb");
+        let child = Command::new("bash")
+            .args(["-c", &script, "bash", program, "--host", "lb1", "--config"])
+            .arg(file)
+            .env("NOTIFY_SOCKET", &self.path)
+            .env("LISTEN_FDS", self.kept.len().to_string())
+            .env("LISTEN_FDNAMES", names.join(":"))
+            .env("WATCHDOG_USEC", "400000")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        for (_, file) in &self.kept {
+            inherit(file, false);
+        }
+        child
+    }
+}
+
+fn inherit(file: &OwnedFd, inherit: bool) {
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    let flags = if inherit { FdFlag::empty() } else { FdFlag::FD_CLOEXEC };
+    fcntl(file, FcntlArg::F_SETFD(flags)).unwrap();
+}
+
+/// Killed and waited for when dropped.
+struct Process(Child);
+
+impl Process {
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id().cast_signed()), signal).unwrap();
+    }
+
+    fn wait(&mut self) {
+        eventually("ends", || self.0.try_wait().unwrap());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn cluster_file(listen: &[SocketAddr], broker: &Broker) -> (PathBuf, PathBuf) {
+    let run_dir = certs::path(&format!("run-kept-{}", listen[0].port()));
+    let file = certs::path(&format!("kept-{}.toml", listen[0].port()));
+    let directory = certs::directory().display();
+    let more: String = listen[1..]
+        .iter()
+        .map(|address| format!("[[lb.listeners]]\nname = \"more-{}\"\nlisten = \"{address}\"\n", address.port()))
+        .collect();
+    let text = format!(
+        "[cluster]\nname = \"test\"\nrun_dir = \"{run_dir}\"\n\
+         [lb]\nlisten = \"{first}\"\nworkers = 2\n{more}\
+         [broker]\nlisten = \"0.0.0.0:{broker_port}\"\n\
+         [tls]\nca = \"{directory}/ca.crt\"\ncert = \"{directory}/{{host}}.crt\"\nkey = \"{directory}/{{host}}.key\"\n\
+         [[hosts]]\nname = \"lb1\"\naddress = \"127.0.0.1\"\nroles = [\"lb\"]\n\
+         [[hosts]]\nname = \"broker1\"\naddress = \"127.0.0.2\"\nroles = [\"broker\"]\n",
+        run_dir = run_dir.display(),
+        first = listen[0],
+        broker_port = broker.address.port(),
+    );
+    std::fs::write(&file, text).unwrap();
+    (file, run_dir.join("lb.sock"))
+}
+
+fn serves(control: &Path) {
+    let request = serde_json::json!({ "request": "state" });
+    eventually("serves", || {
+        let answer = evermq_daemon::control::request(control, &request, PATIENCE).ok()?;
+        let state: State = serde_json::from_value(answer).unwrap();
+        (state.health == Health::Up).then_some(())
+    });
+}
+
+fn is_refused(address: SocketAddr) -> Option<()> {
+    TcpStream::connect(address).is_err().then_some(())
+}
+
+#[test]
+fn whoever_connects_between_two_processes_waits_and_is_served() {
+    let broker = Broker::start_at("broker1", Clients::Echoed, SocketAddr::from(([127, 0, 0, 2], 0)));
+    let (address, gone) = (evermq_ports::free_address(), evermq_ports::free_address());
+    let (file, control) = cluster_file(&[address, gone], &broker);
+    let mut systemd = Systemd::new(&address.port().to_string());
+    let mut first = Process(systemd.start(&file));
+    serves(&control);
+    eventually("both sockets of both addresses are kept", || {
+        systemd.turn();
+        (systemd.kept.len() == 4).then_some(())
+    });
+    first.signal(Signal::SIGKILL);
+    first.wait();
+
+    // Nobody accepts, and nobody is refused.
+    let mut clients: Vec<TcpStream> = (0..8).map(|_| harness::connect(address).unwrap()).collect();
+    let (file, control) = cluster_file(&[address], &broker);
+    let mut second = Process(systemd.start(&file));
+    clients.iter_mut().for_each(ping);
+    serves(&control);
+    eventually("what is not listened on any more is let go", || {
+        systemd.turn();
+        (systemd.kept.len() == 2).then_some(())
+    });
+    // Also by whoever has the socket still, as this test does where systemd would.
+    is_refused(gone).expect("nobody is there");
+
+    let before = systemd.signs_of_life;
+    eventually("signs of life", || {
+        systemd.turn();
+        (systemd.signs_of_life > before + 4).then_some(())
+    });
+    drop(clients);
+    second.signal(Signal::SIGTERM);
+    second.wait();
+    systemd.turn();
+    assert!(systemd.kept.is_empty(), "{:?}", systemd.kept);
+    is_refused(address).expect("it has stopped");
+}
+
+#[test]
+fn a_program_that_cannot_start_leaves_nobody_waiting() {
+    let broker = Broker::start_at("broker1", Clients::Echoed, SocketAddr::from(([127, 0, 0, 2], 0)));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (file, _) = cluster_file(&[address], &broker);
+    std::fs::write(&file, "no such file\n").unwrap();
+    let mut systemd = Systemd::new(&address.port().to_string());
+    systemd.kept.push(("listen-1".to_owned(), listener.into()));
+    let mut process = Process(systemd.start(&file));
+    process.wait();
+    is_refused(address).expect("nobody will come");
+}
