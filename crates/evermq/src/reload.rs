@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use evermq_daemon::control::{self, ControlError};
 use serde_json::{Value, json};
 
@@ -19,6 +19,9 @@ use crate::output;
                   Exit status: 0 it is in force; 1 a program refused it or does not answer; 2 the file is wrong."
 )]
 pub struct ReloadArgs {
+    /// Only this program [default: every one of the host]
+    #[arg(value_enum)]
+    program: Option<Program>,
     #[command(flatten)]
     config: ConfigFile,
     #[command(flatten)]
@@ -29,6 +32,19 @@ pub struct ReloadArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What reads the cluster file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Program {
+    /// evermq-vip
+    Vip,
+    /// evermq-lb
+    Lb,
+    /// evermq-broker
+    Broker,
+    /// evermq-admin
+    Admin,
 }
 
 /// What became of it in one program.
@@ -45,18 +61,20 @@ pub fn run(args: &ReloadArgs) -> Result<ExitCode, CommandError> {
     let cluster = args.config.load()?;
     let host = args.host.find(&cluster)?;
     let programs = [
-        (host.lb, "evermq-lb", "lb.sock"),
-        (host.lb && cluster.vip.is_some(), "evermq-vip", "vip.sock"),
-        (host.broker, "evermq-broker", "broker.sock"),
-        (cluster.admin.listen.is_some(), evermq_admin::PROGRAM, evermq_admin::CONTROL_SOCKET),
+        (Program::Lb, host.lb, "evermq-lb", "lb.sock"),
+        (Program::Vip, host.lb && cluster.vip.is_some(), "evermq-vip", "vip.sock"),
+        (Program::Broker, host.broker, "evermq-broker", "broker.sock"),
+        (Program::Admin, cluster.admin.listen.is_some(), evermq_admin::PROGRAM, evermq_admin::CONTROL_SOCKET),
     ];
+    // One that is named is asked, also where the file says that the host does not run it: it says so itself.
+    let wanted = |program, runs| args.program.map_or(runs, |only| only == program);
     let timeout = Duration::from_millis(args.timeout);
     let ask = |(program, socket): (&'static str, &str)| Outcome {
         program,
         answer: control::request(&cluster.run_dir.join(socket), &json!({ "request": "reload" }), timeout),
     };
-    let runs = programs.into_iter().filter(|(runs, ..)| *runs).map(|(_, program, socket)| (program, socket));
-    let outcomes: Vec<Outcome> = runs.map(ask).collect();
+    let asked = programs.into_iter().filter(|(program, runs, ..)| wanted(*program, *runs));
+    let outcomes: Vec<Outcome> = asked.map(|(_, _, name, socket)| ask((name, socket))).collect();
     if args.json {
         let programs: Vec<Value> = outcomes.iter().map(Outcome::json).collect();
         output::print_json(&json!({ "host": host.name.as_str(), "programs": programs }))?;
