@@ -5,12 +5,13 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd as _, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::errno::Errno;
+use nix::libc;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::time::{ClockId, clock_gettime};
 
@@ -36,13 +37,23 @@ const FOREVER: u64 = u64::MAX;
 // SAFETY: the page is reached only through an atomic, and belongs to this value until it is dropped.
 unsafe impl Send for Beat {}
 
+/// A file in memory. By the system call itself: glibc has a function for it from 2.27 on only, and packages are built for older ones.
+fn memory() -> io::Result<OwnedFd> {
+    // SAFETY: the name is a string of C's, and the call reads nothing else.
+    let made = unsafe { libc::syscall(libc::SYS_memfd_create, c"evermq-vip beat".as_ptr(), libc::MFD_CLOEXEC) };
+    let file = Errno::result(made)?;
+    let file = i32::try_from(file).map_err(io::Error::other)?;
+    // SAFETY: the kernel has made this descriptor just now, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(file) })
+}
+
 impl Beat {
     /// A page for a daemon and its guard.
     ///
     /// # Errors
     /// The kernel has no memory to give.
     pub fn create() -> io::Result<(Self, OwnedFd)> {
-        let file = memfd_create(c"evermq-vip beat", MFdFlags::MFD_CLOEXEC)?;
+        let file = memory()?;
         nix::unistd::ftruncate(&file, PAGE.get() as i64)?;
         let beat = Self::map(&file, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
         beat.turn(clock_now(), None)?;
