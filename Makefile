@@ -6,13 +6,17 @@ BIN := target/release
 # Most of what a test does is waiting for time to pass and for other programs.
 THREADS := 6
 
-.PHONY: help build demo test test-tools programs unit e2e page format lint soak soak-mesh soak-vip soak-broker bench-failover bench-vip bench-mesh bench-brokers bench-join bench-codec bench-log bench-broker bench-store bench-lb bench-lb-storm bench-lb-upgrade clean-lab
+.PHONY: help build packages demo test test-tools programs unit e2e page format lint soak soak-mesh soak-vip soak-broker bench-failover bench-vip bench-mesh bench-brokers bench-join bench-codec bench-log bench-broker bench-store bench-lb bench-lb-storm bench-lb-upgrade clean-lab
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the four programs, optimised, in target/release
 	$(CARGO) build --release --bins
+
+packages: ## .deb, .rpm and .tar.gz for glibc 2.17 and later, in target/packages
+	@deploy/packages/install-tools
+	deploy/packages/build
 
 demo: build ## the whole stack on this machine: lab up, faults, figures, lab down
 	$(BIN)/evermq lab demo
