@@ -37,6 +37,10 @@ pub(crate) struct ProbeResult {
     attempts: u64,
     succeeded: u64,
     failed: u64,
+    /// Of those that failed: nobody listened.
+    refused: u64,
+    /// What the first of the others met.
+    first_other_failure: Option<String>,
     /// Longest time between two successes, in milliseconds.
     longest_gap_ms: f64,
     /// When it began, in milliseconds from the start of the run.
@@ -45,6 +49,8 @@ pub(crate) struct ProbeResult {
     silent_at_end_ms: f64,
     /// Median time of a successful attempt, in milliseconds.
     median_connect_ms: f64,
+    /// Longest time of one.
+    worst_connect_ms: f64,
 }
 
 pub(crate) async fn run(args: ProbeArgs) -> anyhow::Result<ProbeResult> {
@@ -54,7 +60,7 @@ pub(crate) async fn run(args: ProbeArgs) -> anyhow::Result<ProbeResult> {
     let mut ticks = interval(Duration::from_millis(args.interval));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut attempts = JoinSet::new();
-    let (mut started, mut failed) = (0_u64, 0_u64);
+    let (mut started, mut failed, mut refused, mut first_other_failure) = (0_u64, 0_u64, 0_u64, None);
     let mut successes: Vec<(Instant, Duration)> = Vec::new();
     while Instant::now() < end {
         tokio::select! {
@@ -64,13 +70,23 @@ pub(crate) async fn run(args: ProbeArgs) -> anyhow::Result<ProbeResult> {
                 started += 1;
                 attempts.spawn(async move {
                     let since = Instant::now();
-                    let connected = timeout(ATTEMPT_TIMEOUT, connection::connect(address, &tls, &id)).await;
-                    matches!(connected, Ok(Ok(_))).then(|| (Instant::now(), since.elapsed()))
+                    match timeout(ATTEMPT_TIMEOUT, connection::connect(address, &tls, &id)).await {
+                        Ok(Ok(_)) => Ok((Instant::now(), since.elapsed())),
+                        Ok(Err(error)) => Err(error),
+                        Err(late) => Err(late.into()),
+                    }
                 });
             }
             Some(ended) = attempts.join_next(), if !attempts.is_empty() => match ended? {
-                Some(success) => successes.push(success),
-                None => failed += 1,
+                Ok(success) => successes.push(success),
+                Err(error) => {
+                    failed += 1;
+                    if is_refusal(&error) {
+                        refused += 1;
+                    } else if first_other_failure.is_none() {
+                        first_other_failure = Some(format!("{error:#}"));
+                    }
+                }
             }
         }
     }
@@ -84,9 +100,20 @@ pub(crate) async fn run(args: ProbeArgs) -> anyhow::Result<ProbeResult> {
         attempts: started,
         succeeded: u64::try_from(successes.len())?,
         failed,
+        refused,
+        first_other_failure,
         longest_gap_ms: gap.map_or(f64::from(u32::try_from(args.duration)?), |(gap, _)| milliseconds(gap)),
         gap_began_ms: gap.map_or(0.0, |(_, at)| milliseconds(at - begin)),
         silent_at_end_ms: milliseconds(successes.last().map_or(begin, |(at, _)| *at).elapsed()),
         median_connect_ms: times.get(times.len() / 2).map_or(0.0, |took| milliseconds(*took)),
+        worst_connect_ms: times.last().map_or(0.0, |took| milliseconds(*took)),
     })
+}
+
+/// Nobody listened at that address.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .or_else(|| error.root_cause().downcast_ref::<std::io::Error>())
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
