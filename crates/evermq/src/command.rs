@@ -14,8 +14,8 @@ use crate::asking::AskError;
 use crate::certs::{self, CertsError};
 use crate::remote::RemoteError;
 use crate::{
-    admin, broker, check, client, completion, events, import, init, lab, lb, man, output, passwd, reload, status,
-    store, upgrade,
+    admin, broker, check, client, completion, deploy, events, import, init, lab, lb, man, output, passwd, reload,
+    status, store, upgrade,
 };
 
 /// MQTT that stays up: the operator's command
@@ -38,6 +38,12 @@ enum Command {
     Certs(certs::CertsArgs),
     /// Set or remove a user's password in a broker's password file
     Passwd(passwd::PasswdArgs),
+    /// Make the hosts as the cluster file has them: packages, files, programs, over ssh
+    Deploy(deploy::DeployArgs),
+    /// Bring back what the hosts had before the last deploy
+    Rollback(deploy::RollbackArgs),
+    /// Make this host as the cluster file has it, without ssh
+    Install(deploy::InstallArgs),
     /// Show how the cluster is, host by host
     Status(status::StatusArgs),
     /// Show what has changed on all hosts lately: when, why, and how long something was away
@@ -117,6 +123,9 @@ pub enum CommandError {
     /// Manual pages.
     #[error(transparent)]
     Man(#[from] man::ManError),
+    /// Making hosts as the cluster file has them.
+    #[error(transparent)]
+    Deploy(#[from] deploy::DeployError),
     /// Another host.
     #[error(transparent)]
     Remote(#[from] RemoteError),
@@ -149,6 +158,9 @@ fn run(command: Command) -> Result<ExitCode, CommandError> {
         Command::Check(args) => check::run(&args),
         Command::Certs(args) => certs::run(&args),
         Command::Passwd(args) => passwd::run(&args),
+        Command::Deploy(args) => deploy::run(&args),
+        Command::Rollback(args) => deploy::run_rollback(&args),
+        Command::Install(args) => deploy::run_install(&args),
         Command::Status(args) => status::run(&args),
         Command::Events(args) => events::run_events(&args),
         Command::Logs(args) => events::run_logs(&args),
@@ -182,9 +194,11 @@ impl CommandError {
             Self::Passwd(error) if error.is_usage() => 2,
             Self::Man(error) if error.is_usage() => 2,
             Self::Init(error) if error.is_usage() => 2,
+            Self::Deploy(error) if error.is_usage() => 2,
             Self::Init(_)
             | Self::Import(_)
             | Self::Remote(_)
+            | Self::Deploy(_)
             | Self::Certs(_)
             | Self::Passwd(_)
             | Self::Ask(_)

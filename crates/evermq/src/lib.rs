@@ -7,6 +7,7 @@
 //! | [`init`] | `evermq init`: the first cluster file |
 //! | [`import`] | `evermq import`: the cluster file out of those of mosquitto, keepalived and nginx |
 //! | [`check`] | `evermq check`: the cluster file and its certificates |
+//! | [`deploy`] | `evermq deploy`, `rollback`, `install`: the hosts as the cluster file has them |
 //! | [`survey`] | `evermq check --hosts`: what is in the way on the hosts |
 //! | [`remote`] | other hosts, over ssh |
 //! | [`certs`] | `evermq certs`: authority, hosts, clients |
@@ -36,6 +37,7 @@ pub mod client;
 pub mod command;
 pub mod completion;
 pub mod config_file;
+pub mod deploy;
 pub mod events;
 pub mod hosts;
 pub mod import;

@@ -180,7 +180,7 @@ struct ShowArgs {
 /// Ten years: replacing an authority means touching every client.
 const CA_DAYS: u32 = 3650;
 /// The longest that common TLS stacks accept of a server's certificate from a private authority.
-const LEAF_DAYS: u32 = 825;
+pub const LEAF_DAYS: u32 = 825;
 
 /// Does what the command line asks for.
 ///

@@ -261,7 +261,7 @@ pub fn quoted(text: &str) -> String {
 /// The last lines that say something, as one.
 fn one_line(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    lines[lines.len().saturating_sub(4)..].join("; ")
+    lines[lines.len().saturating_sub(4)..].join("; ").trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
