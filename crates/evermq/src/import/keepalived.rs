@@ -96,14 +96,14 @@ fn global(statement: &Statement, model: &mut Model) {
         ("script_user", _) => model.keep(at, "vip", "notify_user", statement.argument()),
         ("vrrp_version", Some(3)) => model.usual(at, "VRRP 3 is spoken"),
         ("vrrp_garp_master_delay", Some(seconds)) => {
-            model.keep(at, "vip", "garp_repeat_delay", seconds_of(seconds, 3600))
+            model.keep(at, "vip", "garp_repeat_delay", seconds_of(seconds, 3600));
         }
         ("vrrp_garp_master_repeat", Some(count)) => model.keep(at, "vip", "garp_count", count.clamp(1, 20)),
         ("vrrp_garp_master_refresh", Some(seconds)) => {
-            model.keep(at, "vip", "garp_refresh", seconds_of(seconds, 86_400))
+            model.keep(at, "vip", "garp_refresh", seconds_of(seconds, 86_400));
         }
         ("vrrp_priority" | "vrrp_no_swap" | "vrrp_rt_priority", _) => {
-            model.usual(at, "vip.realtime: real-time scheduling and locked memory")
+            model.usual(at, "vip.realtime: real-time scheduling and locked memory");
         }
         ("enable_script_security", _) => model.usual(at, "programs never run as root: notify_user"),
         (name, _) => model.leave(at, why_left(name)),
@@ -135,7 +135,7 @@ impl Router {
                 "interface" => router.interface = Some(inner.argument().to_owned()),
                 "unicast_src_ip" | "mcast_src_ip" => router.source = inner.argument().parse().ok(),
                 "unicast_peer" => {
-                    router.peers.extend(inner.inside().iter().filter_map(|line| line.name().parse::<Ipv4Addr>().ok()))
+                    router.peers.extend(inner.inside().iter().filter_map(|line| line.name().parse::<Ipv4Addr>().ok()));
                 }
                 "virtual_ipaddress" | "virtual_ipaddress_excluded" => {
                     for address in inner.inside().iter().filter_map(address) {
@@ -221,6 +221,7 @@ fn hosts(router: &Router, model: &mut Model) {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table: an arm for each option")]
 fn of_instance(statement: &Statement, instance: &Statement, is_first: bool, scripts: &Scripts, model: &mut Model) {
     let text =
         if statement.name() == "authentication" { "authentication { ... }".to_owned() } else { statement.text() };
@@ -232,10 +233,10 @@ fn of_instance(statement: &Statement, instance: &Statement, is_first: bool, scri
         ("virtual_router_id", _) => kept(model, "vrid"),
         ("virtual_ipaddress", _) => addresses(statement, instance, model),
         ("virtual_ipaddress_excluded", _) => {
-            model.differs(at, "they are more_addresses, and in the advertisements like the others")
+            model.differs(at, "they are more_addresses, and in the advertisements like the others");
         }
         ("priority" | "interface" | "unicast_src_ip" | "mcast_src_ip", _) => {
-            of_host(statement, instance, is_first, model)
+            of_host(statement, instance, is_first, model);
         }
         ("unicast_peer", _) => kept(model, "[[hosts]] with the role \"lb\""),
         ("state", _) => model.usual(at, "the healthy host with the highest priority begins"),
@@ -253,11 +254,11 @@ fn of_instance(statement: &Statement, instance: &Statement, is_first: bool, scri
             );
         }
         ("garp_master_delay", Some(seconds)) if is_first => {
-            model.keep(at, "vip", "garp_repeat_delay", seconds_of(seconds, 3600))
+            model.keep(at, "vip", "garp_repeat_delay", seconds_of(seconds, 3600));
         }
         ("garp_master_repeat", Some(count)) if is_first => model.keep(at, "vip", "garp_count", count.clamp(1, 20)),
         ("garp_master_refresh", Some(seconds)) if is_first => {
-            model.keep(at, "vip", "garp_refresh", seconds_of(seconds, 86_400))
+            model.keep(at, "vip", "garp_refresh", seconds_of(seconds, 86_400));
         }
         ("use_vmac", _) if is_first => model.keep(at, "vip", "virtual_mac", true),
         ("no_accept", _) if is_first => model.keep(at, "vip", "accept", false),

@@ -20,6 +20,8 @@ pub struct Model {
     pub hosts: Vec<KnownHost>,
     /// Names and addresses of /etc/hosts.
     pub known: BTreeMap<String, Ipv4Addr>,
+    /// What nginx passes clients to, and the group of brokers that it is in.
+    pub groups: BTreeMap<String, String>,
     /// Every virtual address.
     pub vips: Vec<IpAddr>,
     /// The interface of the first virtual router, if its file says it.
@@ -57,8 +59,16 @@ impl Model {
         let mut draft = Draft::default();
         // It stands first.
         draft.table("cluster").set("name", USUAL_NAME, "");
-        let mut model =
-            Self { draft, findings: Vec::new(), hosts: Vec::new(), known, vips: Vec::new(), interface: None, beside };
+        let mut model = Self {
+            draft,
+            findings: Vec::new(),
+            hosts: Vec::new(),
+            known,
+            groups: BTreeMap::new(),
+            vips: Vec::new(),
+            interface: None,
+            beside,
+        };
         for (named, is_lb) in lbs.iter().map(|host| (host, true)).chain(brokers.iter().map(|host| (host, false))) {
             let host = model.host(named.1);
             host.name = Some(named.0.clone());

@@ -16,6 +16,7 @@ pub fn import(statements: &[Statement], model: &mut Model) {
         match statement.name() {
             "stream" => stream(statement, model),
             "events" => {
+                model.usual((&statement.place, "events"), "each of its lines is looked at");
                 for inner in statement.inside() {
                     let why = match inner.name() {
                         "worker_connections" => "lb.max_connections bounds the clients of a host, by default 20000",
@@ -105,65 +106,79 @@ fn server(part: &Statement, upstreams: &BTreeMap<&str, Upstream<'_>>, maps: &[&S
     let is_first = !model.draft.table("lb").has("listen");
     let ends_tls = listen.arguments().iter().any(|word| word == "ssl");
     let again = of("proxy_ssl").is_some_and(|inner| inner.argument() == "on");
-    let preread = of("ssl_preread").is_some_and(|inner| inner.argument() == "on");
     let target = of("proxy_pass").map_or("", |pass| pass.argument());
-    let group = if is_first { "brokers".to_owned() } else { super::keepalived::label(target) };
+    let behind =
+        upstreams.get(target).and_then(Upstream::port).or_else(|| target.rsplit_once(':').map(|(_, port)| port));
+    let way = match (ends_tls, again) {
+        (true, true) => Way::Reencrypt,
+        (true, false) => Way::Terminate,
+        (false, _) if behind == Some(PLAIN_PORT) => Way::Plain,
+        (false, _) => Way::Passthrough,
+    };
+    let group = match of("proxy_pass") {
+        None => {
+            model.leave((&part.place, &text), "it passes clients on to nobody");
+            return;
+        }
+        Some(pass) if target.starts_with('$') => {
+            routes(target, maps, upstreams, model);
+            if of("ssl_preread").is_none_or(|inner| inner.argument() != "on") {
+                let why = "the name is read from the client's greeting only where TLS passes through";
+                model.leave((&pass.place, &pass.text()), why);
+            }
+            upstream::BROKERS.to_owned()
+        }
+        Some(_) => upstream::group(target, upstreams.get(target), way.is_plain_behind(), is_first, model),
+    };
     let address = socket(listen.argument());
     if is_first {
         model.draft.table("lb").set("listen", address, "");
     } else {
         let name = format!("listener-{}", address.rsplit(':').next().unwrap_or_default());
-        model.draft.entry("lb.listeners").set("name", name, "").set("listen", address, "").set(
-            "group",
-            group.as_str(),
-            "",
-        );
+        let table = model.draft.entry("lb.listeners");
+        table.set("name", name, "").set("listen", address, "").set("group", group.as_str(), "");
     }
-    set_mode(part, is_first, ends_tls, again, model);
-    model.note(
-        &part.place,
-        "server",
-        Outcome::Kept { key: if is_first { "[lb]" } else { "[[lb.listeners]]" }.to_owned() },
-    );
-    let pass = of("proxy_pass");
-    match (upstreams.get(target), pass) {
-        (Some(upstream), _) => upstream.import(&group, ends_tls && !again, is_first, model),
-        (None, Some(pass)) if target == "$name" || target.starts_with('$') => {
-            routes(target, maps, upstreams, model);
-            if !preread {
-                model.leave(
-                    (&pass.place, &pass.text()),
-                    "the name is read from the client's greeting only where TLS passes through",
-                );
-            }
-        }
-        (None, Some(pass)) => upstream::direct(pass, &group, model),
-        (None, None) => model.leave((&part.place, &text), "it passes clients on to nobody"),
-    }
+    set_mode(part, is_first, way, model);
+    let key = if is_first { "[lb]" } else { "[[lb.listeners]]" };
+    model.note(&part.place, "server", Outcome::Kept { key: key.to_owned() });
     for inner in part.inside() {
         of_server(inner, is_first, model);
     }
 }
 
-fn set_mode(part: &Statement, is_first: bool, ends_tls: bool, again: bool, model: &mut Model) {
-    let mode = match (ends_tls, again) {
-        (false, _) => return,
-        (true, true) => "reencrypt",
-        (true, false) => "terminate",
+/// Where brokers speak plain MQTT as a rule: nginx does not say what it passes on.
+const PLAIN_PORT: &str = "1883";
+
+/// What becomes of TLS on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Passthrough,
+    Terminate,
+    Reencrypt,
+    Plain,
+}
+
+impl Way {
+    const fn is_plain_behind(self) -> bool {
+        matches!(self, Self::Terminate | Self::Plain)
+    }
+}
+
+fn set_mode(part: &Statement, is_first: bool, way: Way, model: &mut Model) {
+    let (mode, comment) = match way {
+        Way::Passthrough => return,
+        Way::Terminate => ("terminate", "TLS ends at the lb"),
+        Way::Reencrypt => ("reencrypt", "TLS ends at the lb, and another one begins"),
+        Way::Plain => ("plain", "no TLS at all"),
     };
     let table =
         if is_first { model.draft.table("lb") } else { model.draft.last("lb.listeners").expect("added just now") };
-    table.set("mode", mode, "TLS ends at the lb");
-    if mode == "terminate" {
-        model.draft.table("broker").set(
-            "listen_proxy",
-            "0.0.0.0:8885",
-            "plain MQTT for the lb hosts only, with who the client is",
-        );
-        model.differs(
-            (&part.place, "listen ... ssl"),
-            "plain MQTT goes from the lb to broker.listen_proxy, with a PROXY protocol header",
-        );
+    table.set("mode", mode, comment);
+    if way.is_plain_behind() {
+        let comment = "plain MQTT for the lb hosts only, with who the client is";
+        model.draft.table("broker").set("listen_proxy", "0.0.0.0:8885", comment);
+        let why = "plain MQTT goes from the lb to broker.listen_proxy, with a PROXY protocol header";
+        model.differs((&part.place, "listen"), why);
     }
 }
 
@@ -179,21 +194,24 @@ fn socket(word: &str) -> String {
 fn routes(variable: &str, maps: &[&Statement], upstreams: &BTreeMap<&str, Upstream<'_>>, model: &mut Model) {
     let map = maps.iter().find(|map| map.words.get(2).is_some_and(|name| name == variable));
     let Some(map) = map.filter(|map| map.argument() == "$ssl_preread_server_name") else { return };
-    for line in map.inside() {
+    let default = map.inside().iter().filter(|line| line.name() == "default");
+    let others = map.inside().iter().filter(|line| line.name() != "default");
+    for line in default.chain(others) {
         let text = line.text();
         let at = (&line.place, text.as_str());
         let Some(upstream) = upstreams.get(line.argument()) else {
             model.leave(at, "there is no upstream of that name");
             continue;
         };
-        if line.name() == "default" {
-            upstream.import("brokers", false, true, model);
-            model.note(at.0, at.1, Outcome::Kept { key: "the group \"brokers\"".to_owned() });
-        } else if line.name().starts_with('~') || line.name() == "hostnames" {
+        if line.name().starts_with('~') || line.name() == "hostnames" {
             model.leave(at, "names of [[lb.routes]] are whole, or *.DOMAIN");
+            continue;
+        }
+        let is_default = line.name() == "default";
+        let group = upstream::group(line.argument(), Some(upstream), false, is_default, model);
+        if is_default {
+            model.note(at.0, at.1, Outcome::Kept { key: format!("the group {group}") });
         } else {
-            let group = super::keepalived::label(line.argument());
-            upstream.import(&group, false, false, model);
             let name =
                 line.name().strip_prefix('.').map_or_else(|| line.name().to_owned(), |domain| format!("*.{domain}"));
             model.draft.entry("lb.routes").set("sni", Value::list([name]), "").set("group", group, "");
@@ -208,9 +226,9 @@ fn of_server(inner: &Statement, is_first: bool, model: &mut Model) {
     let word = inner.argument();
     let lb = |model: &mut Model, key: &'static str, value: Value| {
         if is_first {
-            model.keep(at, "lb", key, value)
+            model.keep(at, "lb", key, value);
         } else {
-            model.leave(at, "it holds for all listeners of the lb: [lb]")
+            model.leave(at, "it holds for all listeners of the lb: [lb]");
         }
     };
     match inner.name() {
@@ -240,7 +258,7 @@ fn of_server(inner: &Statement, is_first: bool, model: &mut Model) {
         }
         "limit_conn" => match inner.words.get(2).and_then(|count| count.parse::<u64>().ok()) {
             Some(count) => {
-                model.alter(at, "lb", "max_connections_per_source", count, "counted for each client address")
+                model.alter(at, "lb", "max_connections_per_source", count, "counted for each client address");
             }
             None => model.leave(at, "lb.max_connections_per_source counts for each client address"),
         },
@@ -249,7 +267,7 @@ fn of_server(inner: &Statement, is_first: bool, model: &mut Model) {
         }
         "ssl_certificate_key" if !model.draft.table("tls").has("key") => model.keep(at, "tls", "key", word),
         "ssl_client_certificate" | "ssl_trusted_certificate" if !model.draft.table("tls").has("ca") => {
-            model.keep(at, "tls", "ca", word)
+            model.keep(at, "tls", "ca", word);
         }
         "ssl_crl" => lb(model, "crl", Value::list([word])),
         "ssl_verify_client" => match word {

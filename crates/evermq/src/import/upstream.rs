@@ -21,8 +21,15 @@ impl<'a> Upstream<'a> {
         Self { name: statement.argument(), lines: statement.inside() }
     }
 
+    /// The port of its first server.
+    #[must_use]
+    pub fn port(&self) -> Option<&'a str> {
+        let first = self.lines.iter().find(|line| line.name() == "server")?;
+        first.argument().rsplit_once(':').map(|(_, port)| port)
+    }
+
     /// Takes it over as a group of brokers. `plain`: what goes there is not TLS.
-    pub fn import(&self, group: &str, plain: bool, sets_balance: bool, model: &mut Model) {
+    fn import(&self, group: &str, plain: bool, sets_balance: bool, model: &mut Model) {
         let mut balanced = false;
         for line in self.lines {
             let text = line.text();
@@ -58,24 +65,51 @@ impl<'a> Upstream<'a> {
     }
 }
 
-/// `proxy_pass ADDRESS:PORT` without an upstream.
-pub fn direct(pass: &Statement, group: &str, model: &mut Model) {
-    broker(pass.argument(), group, false, model);
+/// The group of the cluster's own brokers.
+pub const BROKERS: &str = "brokers";
+
+/// The group that an upstream, or an address that stands in its place, is in: the first that is passed to are the cluster's brokers.
+/// Its servers are taken over when it is asked for the first time. `plain`: what goes there is not TLS.
+pub fn group(
+    target: &str,
+    upstream: Option<&Upstream<'_>>,
+    plain: bool,
+    sets_balance: bool,
+    model: &mut Model,
+) -> String {
+    if let Some(group) = model.groups.get(target) {
+        return group.clone();
+    }
+    let group = if model.groups.is_empty() { BROKERS.to_owned() } else { super::keepalived::label(target) };
+    model.groups.insert(target.to_owned(), group.clone());
+    match upstream {
+        Some(upstream) => upstream.import(&group, plain, sets_balance, model),
+        None => {
+            if let Some(address) = broker(target, &group, plain, model)
+                && group != BROKERS
+            {
+                let name = backend_name(target.rsplit_once(':').map_or(target, |(host, _)| host), model);
+                let key = if plain { "plain_address" } else { "address" };
+                let table = model.draft.entry("lb.backends");
+                table.set("name", name, "").set(key, address, "").set("group", group.as_str(), "");
+            }
+        }
+    }
+    group
 }
 
-/// Adds a broker, and says whether it is a host of the cluster; none where its address is not known.
-fn broker(word: &str, group: &str, plain: bool, model: &mut Model) -> Option<bool> {
+/// Adds a broker, and gives its address and port; none where its address is not known.
+fn broker(word: &str, group: &str, plain: bool, model: &mut Model) -> Option<String> {
     let (host, port) = word.rsplit_once(':').unwrap_or((word, USUAL_PORT));
     let address = model.address_of(host)?;
-    let of_cluster = group == "brokers";
-    if of_cluster {
+    if group == BROKERS {
         model.host(address).broker = true;
         let listen = format!("0.0.0.0:{port}");
         if !plain && port != USUAL_PORT && !model.draft.table("broker").has("listen") {
             model.draft.table("broker").set("listen", listen, "MQTT over mutual TLS");
         }
     }
-    Some(of_cluster)
+    Some(format!("{address}:{port}"))
 }
 
 fn server(line: &Statement, group: &str, plain: bool, model: &mut Model) {
@@ -84,13 +118,14 @@ fn server(line: &Statement, group: &str, plain: bool, model: &mut Model) {
     let word = line.argument();
     let option = |name: &str| line.arguments().iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
     let has = |name: &str| line.arguments().iter().any(|word| word == name);
-    let Some(of_cluster) = broker(word, group, plain, model) else {
+    let Some(address) = broker(word, group, plain, model) else {
         model.leave(
             at,
             "nothing says its address: name it with --broker NAME=ADDRESS, or in the file that --hosts-file names",
         );
         return;
     };
+    let of_cluster = group == BROKERS;
     let number = |name: &str| option(name).and_then(|number| number.parse::<u64>().ok());
     let weight = if has("down") { Some(0) } else { number("weight") };
     let special = weight.is_some() || has("backup") || number("max_conns").is_some_and(|most| most > 0);
@@ -101,7 +136,7 @@ fn server(line: &Statement, group: &str, plain: bool, model: &mut Model) {
         table.set("name", name, "");
         if !of_cluster {
             let key = if plain { "plain_address" } else { "address" };
-            table.set(key, word, "").set("group", group, "");
+            table.set(key, address, "").set("group", group, "");
         }
         if let Some(weight) = weight {
             table.set("weight", weight.min(1000), "");

@@ -162,9 +162,9 @@ impl Display for Table {
             writeln!(f, "{}", comment(line))?;
         }
         if self.is_list {
-            writeln!(f, "[[{}]]", self.name)?
+            writeln!(f, "[[{}]]", self.name)?;
         } else {
-            writeln!(f, "[{}]", self.name)?
+            writeln!(f, "[{}]", self.name)?;
         }
         for Entry { key, value, comment: text } in &self.entries {
             let line = format!("{key} = {}", value.0);

@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(inventory.variable("h1", &["ansible_ssh_host", "ansible_host"]), Some("10.0.0.1"));
         assert_eq!(inventory.variable("h1", &["note"]), Some("a b"));
         assert_eq!(inventory.variable("node02.example", &["ansible_user"]), Some("root"));
-        assert_eq!(inventory.other_groups(&["web", "ungrouped"]), [("web-two", 10)]);
+        assert_eq!(inventory.other_groups(&["web", "ungrouped"]), [("web-two", 11)]);
     }
 
     #[test]

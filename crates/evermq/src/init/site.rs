@@ -119,12 +119,15 @@ impl Site {
                     .comment("The virtual IP: held by one of the lb hosts, moved by VRRP within a tenth of a second.")
                     .set("address", vip.to_string(), "what clients connect to")
                     .set("vrid", 51, "1 to 255; no other VRRP user of the network may have the same");
+                if vip.is_ipv6() {
+                    draft.table("vip").set("adverts", "multicast", "unicast needs address6 of each lb host");
+                }
             }
             None => draft.preamble("There is no [vip]: a load balancer of somebody else stands before the lb hosts."),
         }
         draft.table("lb").comment("The load balancer on each lb host. TLS passes through it to the brokers.").set(
             "listen",
-            format!("0.0.0.0:{}", self.port),
+            format!("{}:{}", if self.vip.is_some_and(|vip| vip.is_ipv6()) { "[::]" } else { "0.0.0.0" }, self.port),
             "",
         );
         draft.table("broker").comment("The MQTT broker on each broker host: MQTT 3.1, 3.1.1 and 5.0.").set(
