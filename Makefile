@@ -7,7 +7,7 @@ PACKAGED := $(shell sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/
 # Most of what a test does is waiting for time to pass and for other programs.
 THREADS := 6
 
-.PHONY: help build packages hosts bench-hosts demo test test-tools programs unit e2e page format lint soak soak-mesh soak-vip soak-broker bench-failover bench-vip bench-mesh bench-brokers bench-join bench-codec bench-log bench-broker bench-store bench-lb bench-lb-storm bench-lb-upgrade clean-lab
+.PHONY: help build packages hosts demo test test-tools programs unit e2e page format lint soak soak-mesh soak-vip soak-broker bench-failover bench-vip bench-mesh bench-brokers bench-join bench-codec bench-log bench-broker bench-store bench-lb bench-lb-storm bench-lb-upgrade clean-lab
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,15 +19,12 @@ packages: ## .deb, .rpm and .tar.gz for glibc 2.17 and later, in target/packages
 	@deploy/packages/install-tools
 	deploy/packages/build
 
-hosts bench-hosts: export ALSO = evermq-load
+hosts: export ALSO = evermq-load
 
 # The second package holds the same programs; to dpkg and systemd it is an upgrade all the same.
 hosts: packages ## the package on four hosts with a real systemd: kills, hangs, reboots, pulled plugs, upgrade under load; root; DRILLS="upgrade remove" for less
 	VERSION=$(PACKAGED)+next1 deploy/packages/build --pack
 	tests/hosts/run $(DRILLS)
-
-bench-hosts: packages ## restart, kill -9, hang and upgrade of each program under 2,000 clients, beside HAProxy and keepalived on the same hosts; root
-	tests/hosts/run figures
 
 demo: build ## the whole stack on this machine: lab up, faults, figures, lab down
 	$(BIN)/evermq lab demo

@@ -20,7 +20,7 @@ DIRECTORY = pathlib.Path(os.environ.get("EVERMQ_HOSTS_DIR", "target/hosts")).res
 NAME = "evermq-hosts"
 NETWORK = "198.18.80"
 BRIDGE = "clients"
-PACKAGES = "systemd,systemd-sysv,dbus,iproute2,procps,ca-certificates,haproxy,keepalived"
+PACKAGES = "systemd,systemd-sysv,dbus,iproute2,procps,ca-certificates"
 NEEDED = {
     "debootstrap": "debootstrap",
     "systemd-nspawn": "systemd-container",
@@ -83,8 +83,6 @@ def build_base():
     cache.mkdir(parents=True, exist_ok=True)
     run("debootstrap", "--variant=minbase", f"--cache-dir={cache}", f"--include={PACKAGES}", SUITE, base, *MIRROR)
     (base / "etc/machine-id").write_text("")
-    # They are compared with, and not in the way otherwise.
-    run("systemctl", f"--root={base}", "disable", "haproxy", "keepalived")
     run("systemctl", f"--root={base}", "mask", "systemd-firstboot.service", "systemd-networkd-wait-online.service")
     (base / "etc/systemd/journald.conf.d").mkdir(exist_ok=True)
     (base / "etc/systemd/journald.conf.d/hosts.conf").write_text("[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\n")
