@@ -25,7 +25,8 @@ host=$1; shift; [ "$1" != -- ] || shift
 root=$HOSTS/$host
 [ -d "$root" ] || { echo "ssh: connect to host $host port 22: No route to host" >&2; exit 255; }
 # What a command does wrong must not be done to this machine: all but the hosts' directories is read-only.
-[ -n "$INSIDE" ] || INSIDE=1 exec unshare --mount sh -c \
+[ "$(/usr/bin/id -u)" = 0 ] || alone=--map-root-user
+[ -n "$INSIDE" ] || INSIDE=1 exec unshare $alone --mount sh -c \
     'mount --bind "$HOSTS" "$HOSTS" && mount -o remount,bind,ro / && exec "$@"' sh "$0" "$host" -- "$*"
 export root host
 into="s#/etc/evermq#$root/etc/evermq#g; s#/var/lib/evermq-deploy#$root/deploy#g; s#/usr/bin/evermq#$root/usr/bin/evermq#g"
