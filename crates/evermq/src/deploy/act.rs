@@ -1,7 +1,6 @@
 //! What an action is, as commands of the host's shell.
 
-use std::path::Path;
-
+use super::files::HostFile;
 use super::packages::{Kind, Package};
 use super::plan::{Action, Wanted};
 use crate::remote::ssh::quoted;
@@ -38,8 +37,8 @@ pub fn commands(action: &Action, wanted: &Wanted, package: &[u8]) -> Vec<Command
         Action::Keep => one("keep what is there", keep(wanted)),
         Action::Install(new) => install(new, package),
         Action::Write(paths) => {
-            let files = wanted.files.iter().filter(|file| paths.contains(&file.path));
-            files.map(|file| write(&file.path, file.secret, &file.contents)).collect()
+            let files: Vec<_> = wanted.files.iter().filter(|file| paths.contains(&file.path)).collect();
+            vec![write(&files)]
         }
         Action::Restore => one("bring back what was there before", restore()),
         Action::Check => one("check", format!("/usr/bin/evermq check --host {name}")),
@@ -99,16 +98,25 @@ fn install_command(kind: Kind, file: &str) -> String {
     }
 }
 
-/// Beside its place and then into it: a program that reads it meanwhile has the old one or the new one.
-fn write(path: &Path, secret: bool, contents: &[u8]) -> Command {
-    let (file, new) = (quoted(&path.to_string_lossy()), quoted(&format!("{}.new", path.display())));
-    let directory = quoted(&path.parent().unwrap_or(Path::new("/")).to_string_lossy());
-    let mode = if secret { "0640" } else { "0644" };
-    let text = format!(
-        "set -e; [ -d {directory} ] || install -d -m 0755 {directory}; umask 077; cat > {new}; chgrp evermq {new}; chmod {mode} {new}; \
-         mv {new} {file}"
-    );
-    Command { what: format!("write {}", path.display()), text, input: contents.to_vec() }
+/// All of them beside their places and then into these: a program that reads one meanwhile has the old one or the new one.
+fn write(files: &[&HostFile]) -> Command {
+    let mut text = "set -e; umask 077\n\
+                    put() { [ -d \"${2%/*}\" ] || install -d -m 0755 \"${2%/*}\"; head -c \"$1\" > \"$2.new\"; chgrp evermq \"$2.new\"; \
+                    chmod \"$3\" \"$2.new\"; }\n"
+        .to_owned();
+    for file in files {
+        let mode = if file.secret { "0640" } else { "0644" };
+        text += &format!("put {} {} {mode}\n", file.contents.len(), quoted(&file.path.to_string_lossy()));
+    }
+    for file in files {
+        let path = file.path.to_string_lossy();
+        text += &format!("mv {} {}\n", quoted(&format!("{path}.new")), quoted(&path));
+    }
+    let what = match files {
+        [file] => format!("write {}", file.path.display()),
+        files => format!("write {} files", files.len()),
+    };
+    Command { what, text, input: files.iter().flat_map(|file| file.contents.iter().copied()).collect() }
 }
 
 /// Files alone: a directory that came back with them would have the mode of the directory that they were kept in.

@@ -1,5 +1,6 @@
 //! Commands on other hosts. The first command to a host opens a connection, which the others share (ControlMaster).
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -8,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
 use zeroize::Zeroizing;
@@ -93,6 +95,8 @@ pub struct Ssh {
     /// The connections' sockets, and what answers a question for the password.
     directory: PathBuf,
     answers: Option<PathBuf>,
+    /// Where names lead that have been asked about; none: where ~/.ssh/config says.
+    addresses: Mutex<HashMap<String, Option<Ipv4Addr>>>,
 }
 
 impl Ssh {
@@ -108,7 +112,7 @@ impl Ssh {
         let directory = base.join(format!("evermq-{}", std::process::id()));
         let _ = fs::remove_dir_all(&directory);
         DirBuilder::new().mode(0o700).create(&directory).map_err(failed)?;
-        let mut ssh = Self { args: args.clone(), directory, answers: None };
+        let mut ssh = Self { args: args.clone(), directory, answers: None, addresses: Mutex::default() };
         if args.ask_pass {
             let password = crate::passwd::ask("Password for ssh: ").map_err(RemoteError::Ask)?;
             ssh.answers = Some(ssh.answer_with(&password).map_err(failed)?);
@@ -159,11 +163,17 @@ impl Ssh {
 
     /// The host's address, unless ~/.ssh/config says where the name leads.
     fn address_for(&self, (name, address): (&str, Ipv4Addr)) -> Result<Option<Ipv4Addr>, RemoteError> {
+        let known = self.addresses.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied();
+        if let Some(known) = known {
+            return Ok(known);
+        }
         let mut ssh = self.command();
         ssh.arg("-G").arg(name);
         let ended = with_input(ssh, b"").map_err(|source| RemoteError::NoSsh { source })?;
         let leads_to = ended.stdout.lines().find_map(|line| line.strip_prefix("hostname "));
-        Ok(leads_to.is_none_or(|to| to.eq_ignore_ascii_case(name)).then_some(address))
+        let found = leads_to.is_none_or(|to| to.eq_ignore_ascii_case(name)).then_some(address);
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), found);
+        Ok(found)
     }
 
     fn command(&self) -> Command {
