@@ -235,7 +235,9 @@ impl Store {
                 tracing::error!("store: a thread of it has panicked");
             }
         }
-        drop(self.lock.lock().take());
+        if let Some(lock) = self.lock.lock().take() {
+            opening::unlock(lock);
+        }
     }
 
     fn put_message(

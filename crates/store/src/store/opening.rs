@@ -145,6 +145,13 @@ fn lock(path: &Path) -> io::Result<Result<std::fs::File, String>> {
     Ok(Ok(file))
 }
 
+/// Gives the directory up, now: a process that is just being started has a copy of the descriptor until it runs its program.
+pub(super) fn unlock(file: std::fs::File) {
+    if let Err(error) = fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_UNLCK))) {
+        tracing::warn!(%error, "store: its lock goes only with the process");
+    }
+}
+
 /// The process that has the store in `path` open, if one has.
 pub(crate) fn held_by(path: &Path) -> io::Result<Option<String>> {
     let mut file = match std::fs::File::open(path.join(LOCK_FILE)) {
@@ -176,4 +183,21 @@ fn new_identity() -> [u8; 16] {
         half.copy_from_slice(&RandomState::new().build_hasher().finish().to_le_bytes());
     }
     identity
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+    use super::*;
+
+    #[test]
+    fn a_directory_that_was_given_up_is_nobodys_while_a_copy_of_the_descriptor_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = lock(directory.path()).unwrap().unwrap();
+        let copy = file.try_clone().unwrap();
+        assert_eq!(held_by(directory.path()).unwrap(), Some(std::process::id().to_string()));
+        unlock(file);
+        assert_eq!(held_by(directory.path()).unwrap(), None);
+        drop(copy);
+    }
 }
