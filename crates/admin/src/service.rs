@@ -14,12 +14,12 @@ use anyhow::Context as _;
 use evermq_config::Cluster;
 use evermq_config::broker::ClientCertificates;
 use evermq_config::cluster::Host as ConfiguredHost;
-use evermq_daemon::control::{self, Answer, Control};
+use evermq_daemon::control::{self, Control};
 use evermq_daemon::health::Health;
 use evermq_daemon::tls::Material;
 use evermq_daemon::{listen, notify, shutdown};
-use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot, watch};
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +35,7 @@ use crate::{CONTROL_SOCKET, PROGRAM};
 /// Requests to read the file again that may wait.
 const RELOADS: usize = 8;
 
-type Reload = Option<oneshot::Sender<Result<Value, String>>>;
+type Reload = Option<control::Reply>;
 
 /// Where the cluster file is, and which host of it this one is.
 #[derive(Debug, Clone)]
@@ -160,7 +160,7 @@ impl Service {
         Control {
             state: Arc::new(move || json!({ "program": PROGRAM, "host": host, "listen": listen })),
             health,
-            requests: Arc::new(move |name, _| (name == "reload").then(|| reload(&ask))),
+            requests: Arc::new(move |name, _| (name == "reload").then(|| control::pass_on("evermq-admin", &ask, Some))),
         }
     }
 
@@ -216,20 +216,6 @@ fn way(
         }
         _ => Ok(Way::Own),
     }
-}
-
-fn reload(ask: &mpsc::Sender<Reload>) -> Answer {
-    let (reply, outcome) = oneshot::channel();
-    if ask.try_send(Some(reply)).is_err() {
-        return Answer::Error("too many requests to reload wait already".to_owned());
-    }
-    Answer::Later(Box::pin(async move {
-        match outcome.await {
-            Ok(Ok(done)) => Answer::Ok(done),
-            Ok(Err(text)) => Answer::Error(text),
-            Err(_) => Answer::Error("evermq-admin stops".to_owned()),
-        }
-    }))
 }
 
 async fn serve_control(listener: std::os::unix::net::UnixListener, control: Control, shutdown: CancellationToken) {

@@ -25,10 +25,10 @@ use evermq_bridge::{Bridge, PeersChanged};
 use evermq_config::broker::Broker;
 use evermq_config::{BrokerConfig, Report, Severity};
 use evermq_daemon::command::{ConfigError, ConfigSource};
-use evermq_daemon::control::{Answer, Requests};
+use evermq_daemon::control::{self, Reply, Requests};
 use evermq_daemon::tls::Material;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::plan::{Plan, in_force, plan};
@@ -49,10 +49,10 @@ use crate::session::Limits;
 pub const REQUESTS: usize = 16;
 
 /// Asks for a reload; what became of it comes back.
-pub type Ask = mpsc::Sender<Option<oneshot::Sender<Result<Value, String>>>>;
+pub type Ask = mpsc::Sender<Option<Reply>>;
 
 /// The other end.
-pub type Asked = mpsc::Receiver<Option<oneshot::Sender<Result<Value, String>>>>;
+pub type Asked = mpsc::Receiver<Option<Reply>>;
 
 /// Reads the file when it is asked to.
 pub struct Reloader {
@@ -187,23 +187,9 @@ impl Reloader {
 #[must_use]
 pub fn requests(ask: Ask, others: Requests) -> Requests {
     Arc::new(move |name, request| match name {
-        "reload" => Some(answer(&ask)),
+        "reload" => Some(control::pass_on("evermq-broker", &ask, Some)),
         _ => others(name, request),
     })
-}
-
-fn answer(ask: &Ask) -> Answer {
-    let (reply, outcome) = oneshot::channel();
-    if ask.try_send(Some(reply)).is_err() {
-        return Answer::Error("too many requests to reload wait already".to_owned());
-    }
-    Answer::Later(Box::pin(async move {
-        match outcome.await {
-            Ok(Ok(done)) => Answer::Ok(done),
-            Ok(Err(text)) => Answer::Error(text),
-            Err(_) => Answer::Error("evermq-broker stops".to_owned()),
-        }
-    }))
 }
 
 fn read(source: &ConfigSource<BrokerConfig>) -> Result<Read, String> {

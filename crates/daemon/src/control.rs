@@ -29,7 +29,7 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, sockopt};
 use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::server::{Client, Estate, Lender, Lending, Placement, lending, serve_estate};
@@ -114,6 +114,24 @@ pub enum Answer {
 #[must_use]
 pub fn no_requests() -> Requests {
     Arc::new(|_, _| None)
+}
+
+/// Where it is told what a request has brought about, or why it has not.
+pub type Reply = oneshot::Sender<Result<Value, String>>;
+
+/// Answers a request that another part of `program` carries out, which gets it through `ask` as `request` makes it.
+pub fn pass_on<T>(program: &'static str, ask: &mpsc::Sender<T>, request: impl FnOnce(Reply) -> T) -> Answer {
+    let (reply, outcome) = oneshot::channel();
+    if ask.try_send(request(reply)).is_err() {
+        return Answer::Error("too many such requests wait already".to_owned());
+    }
+    Answer::Later(Box::pin(async move {
+        match outcome.await {
+            Ok(Ok(done)) => Answer::Ok(done),
+            Ok(Err(text)) => Answer::Error(text),
+            Err(_) => Answer::Error(format!("{program} stops")),
+        }
+    }))
 }
 
 /// Makes the socket, with its directory if need be. A socket that a dead process left is replaced.

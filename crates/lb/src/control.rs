@@ -14,7 +14,7 @@
 
 use std::sync::Arc;
 
-use evermq_daemon::control::{Answer, Control};
+use evermq_daemon::control::{self, Answer, Control, Reply};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
@@ -34,13 +34,10 @@ use crate::view::{Before, Query};
 /// Numbers in one request to close: more do not fit into a request.
 const MOST_CLOSED: usize = 256;
 
-/// Asks for a reload; what became of it comes back.
-pub(crate) type Reload = oneshot::Sender<Result<Value, String>>;
-
 /// The control socket of this lb.
 pub(crate) fn control(
     desk: &Arc<Desk>,
-    reloads: mpsc::Sender<Option<Reload>>,
+    reloads: mpsc::Sender<Option<Reply>>,
     upgrades: mpsc::Sender<Request>,
     wishes: mpsc::Sender<Wish>,
 ) -> Control {
@@ -56,7 +53,7 @@ pub(crate) fn control(
             "backend" => Some(backend(&asked, request)),
             "rebalance" => Some(rebalance(&wishes, request)),
             "metrics" => Some(Answer::Ok(json!({ "host": asked.host(), "text": metrics::text(&asked, clock()) }))),
-            "reload" => Some(reload(&reloads)),
+            "reload" => Some(control::pass_on("evermq-lb", &reloads, Some)),
             "upgrade" => Some(upgrade(upgrades.clone())),
             _ => None,
         }),
@@ -125,17 +122,7 @@ fn rebalance(wishes: &mpsc::Sender<Wish>, request: &Value) -> Answer {
         Ok(rate) => rate,
         Err(text) => return Answer::Error(text),
     };
-    let (reply, outcome) = oneshot::channel();
-    if wishes.try_send((rate, reply)).is_err() {
-        return Answer::Error("too many such requests wait already".to_owned());
-    }
-    Answer::Later(Box::pin(async move {
-        match outcome.await {
-            Ok(Ok(begun)) => Answer::Ok(begun),
-            Ok(Err(text)) => Answer::Error(text),
-            Err(_) => Answer::Error("evermq-lb stops".to_owned()),
-        }
-    }))
+    control::pass_on("evermq-lb", wishes, |reply| (rate, reply))
 }
 
 fn rate(request: &Value) -> Result<Option<u32>, String> {
@@ -186,20 +173,6 @@ fn backend_shown(desk: &Desk, name: &str) -> Option<Value> {
         "connections": member.connections(),
         "peers": desk.peers.as_deref().map(Peers::state).unwrap_or_default(),
     }))
-}
-
-fn reload(reloads: &mpsc::Sender<Option<Reload>>) -> Answer {
-    let (reply, outcome) = oneshot::channel();
-    match reloads.try_send(Some(reply)) {
-        Ok(()) => Answer::Later(Box::pin(async move {
-            match outcome.await {
-                Ok(Ok(done)) => Answer::Ok(done),
-                Ok(Err(text)) => Answer::Error(text),
-                Err(_) => Answer::Error("evermq-lb stops".to_owned()),
-            }
-        })),
-        Err(_) => Answer::Error("too many requests to reload wait already".to_owned()),
-    }
 }
 
 fn upgrade(asking: mpsc::Sender<Request>) -> Answer {

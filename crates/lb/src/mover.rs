@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use evermq_config::lb::Balance;
+use evermq_daemon::control::Reply;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Words};
@@ -33,7 +34,7 @@ const GRACE: Duration = Duration::from_secs(2);
 const STALE: Duration = Duration::from_secs(5);
 
 /// An operator wants clients evened out, at a rate if one was said; what comes of it.
-pub(crate) type Wish = (Option<u32>, oneshot::Sender<Result<Value, String>>);
+pub(crate) type Wish = (Option<u32>, Reply);
 /// Wishes that wait: more ask for nothing else.
 pub(crate) const WISHES: usize = 4;
 

@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use evermq_config::lb::{Listener, SourceLimits};
 use evermq_config::{LbConfig, Report, Severity};
 use evermq_daemon::command::{ConfigError, ConfigSource};
+use evermq_daemon::control::Reply;
 use evermq_daemon::tls::Material;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -33,7 +34,6 @@ use tokio_util::sync::CancellationToken;
 
 use self::plan::{Plan, in_force, plan};
 use crate::access_log::{AccessLog, Target};
-use crate::control::Reload;
 use crate::desk::{Desk, InForce, clock};
 use crate::driver::{self, Room};
 use crate::engine::inbox::Order;
@@ -48,7 +48,7 @@ use crate::tls::TlsSet;
 pub(crate) const REQUESTS: usize = 16;
 
 /// SIGHUP asks for a reload; more than a few of them at once ask for no more than one.
-pub(crate) async fn hang_ups(ask: mpsc::Sender<Option<Reload>>, end: CancellationToken) {
+pub(crate) async fn hang_ups(ask: mpsc::Sender<Option<Reply>>, end: CancellationToken) {
     evermq_daemon::shutdown::on_hang_up(end, || {
         // Where many wait, one that is to come sees the same file.
         let _ = ask.try_send(None);
@@ -65,7 +65,7 @@ pub(crate) struct Reloader {
     pub(crate) metrics: metrics::Server,
     /// What descriptors were set apart for at the start.
     pub(crate) room: Room,
-    pub(crate) requests: mpsc::Receiver<Option<Reload>>,
+    pub(crate) requests: mpsc::Receiver<Option<Reply>>,
     /// What the certificates' files held.
     pub(crate) certificates: u64,
 }

@@ -23,7 +23,7 @@ use evermq_daemon::pulse::{self, Beat};
 use evermq_daemon::{control, metrics, notify};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::guard::Minder;
@@ -142,20 +142,7 @@ async fn run(parts: Parts) -> io::Result<()> {
 fn answer(name: &str, shared: &Shared, asking: &mpsc::Sender<Request>) -> Option<Answer> {
     match name {
         "metrics" => Some(Answer::Ok(json!(figures::text(&shared.status())))),
-        "reload" => {
-            let (reply, answered) = oneshot::channel();
-            let asked = asking.try_send(Request::Reload(Some(reply)));
-            Some(match asked {
-                Err(_) => Answer::Error("too many requests to reload wait already".to_owned()),
-                Ok(()) => Answer::Later(Box::pin(async {
-                    match answered.await {
-                        Ok(Ok(done)) => Answer::Ok(done),
-                        Ok(Err(error)) => Answer::Error(error),
-                        Err(_) => Answer::Error("evermq-vip stops".to_owned()),
-                    }
-                })),
-            })
-        }
+        "reload" => Some(control::pass_on("evermq-vip", asking, |reply| Request::Reload(Some(reply)))),
         _ => None,
     }
 }

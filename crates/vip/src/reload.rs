@@ -26,8 +26,9 @@ use std::time::{Duration, SystemTime};
 use evermq_config::roles::VipInstance;
 use evermq_config::{Report, Severity, VipConfig};
 use evermq_daemon::command::{ConfigError, ConfigSource};
+use evermq_daemon::control::Reply;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot, watch as channel};
+use tokio::sync::{mpsc, watch as channel};
 use tokio::time::Instant;
 
 use self::watch::FileWatch;
@@ -51,7 +52,7 @@ const REOPEN: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub enum Request {
     /// Read the file.
-    Reload(Option<oneshot::Sender<Result<Value, String>>>),
+    Reload(Option<Reply>),
     /// Open the sockets of this slot: its interface is back.
     Reopen(usize),
     /// This virtual router has gone.
