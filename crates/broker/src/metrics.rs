@@ -285,27 +285,38 @@ fn mesh(text: &mut Exposition, bridge: &Value) {
 
 fn peers(text: &mut Exposition, bridge: &Value) {
     let peers = bridge["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let name = |peer: &Value| peer["name"].as_str().unwrap_or_default().to_owned();
     let mut family =
         text.family("evermq_broker_peer_connected", Is::Gauge, "Whether the other broker is sent messages now.");
     for peer in peers {
-        family.sample(&[("peer", &name(peer))], u8::from(peer["connected"] == true));
+        family.sample(&[("peer", name_of(peer))], u8::from(peer["connected"] == true));
     }
     let help = "Messages that the other broker has not acknowledged yet.";
     let mut family = text.family("evermq_broker_peer_lag", Is::Gauge, help);
     for peer in peers {
-        family.sample(&[("peer", &name(peer))], peer["lag"].as_u64().unwrap_or(0));
+        family.sample(&[("peer", name_of(peer))], peer["lag"].as_u64().unwrap_or(0));
     }
-    for (family, is, help, key) in PEER_FAMILIES {
-        let mut family = text.family(family, is, help);
-        for peer in peers {
-            family.sample(&[("peer", &name(peer))], number(&peer[key]));
+    of_each(text, "peer", peers, &PEER_FAMILIES);
+}
+
+/// A family of one figure of each peer or bridge: name, type, help, and the figure's name in its state.
+pub(crate) type OfEach = (&'static str, Is, &'static str, &'static str);
+
+/// Appends such families.
+pub(crate) fn of_each(text: &mut Exposition, label: &str, states: &[Value], families: &[OfEach]) {
+    for (family, is, help, key) in families {
+        let mut family = text.family(family, *is, help);
+        for state in states {
+            family.sample(&[(label, name_of(state))], number(&state[*key]));
         }
     }
 }
 
-/// Families of one figure of each peer: name, type, help, and the figure's name in the bridge's state.
-const PEER_FAMILIES: [(&str, Is, &str, &str); 18] = [
+/// Whose state it is.
+pub(crate) fn name_of(state: &Value) -> &str {
+    state["name"].as_str().unwrap_or_default()
+}
+
+const PEER_FAMILIES: [OfEach; 18] = [
     (
         "evermq_broker_peer_lag_bytes",
         Is::Gauge,

@@ -4,12 +4,11 @@ use evermq_daemon::metrics::{Exposition, Kind as Is};
 use serde_json::Value;
 
 use super::status::State;
-use crate::metrics::number;
+use crate::metrics::{OfEach, name_of, of_each};
 
 const STATES: [State; 3] = [State::Standby, State::Connecting, State::Connected];
 
-/// Families of one figure of each bridge: name, type, help, and the figure's name in its state.
-const FAMILIES: [(&str, Is, &str, &str); 11] = [
+const FAMILIES: [OfEach; 11] = [
     ("evermq_broker_bridge_queued_messages", Is::Gauge, "Messages that wait for the remote broker.", "queued"),
     ("evermq_broker_bridge_queued_bytes", Is::Gauge, "Their bytes.", "queued_bytes"),
     ("evermq_broker_bridge_inflight_messages", Is::Gauge, "Messages that it has not acknowledged.", "inflight"),
@@ -38,18 +37,12 @@ pub(crate) fn write(text: &mut Exposition, bridges: &[Value]) {
     if bridges.is_empty() {
         return;
     }
-    let name = |bridge: &Value| bridge["name"].as_str().unwrap_or_default().to_owned();
     let mut family = text.family("evermq_broker_bridge_state", Is::Gauge, "What the bridge does: 1 for its state.");
     for bridge in bridges {
         for state in STATES {
             let is_it = bridge["state"] == state.word();
-            family.sample(&[("bridge", name(bridge).as_str()), ("state", state.word())], u8::from(is_it));
+            family.sample(&[("bridge", name_of(bridge)), ("state", state.word())], u8::from(is_it));
         }
     }
-    for (family, is, help, key) in FAMILIES {
-        let mut family = text.family(family, is, help);
-        for bridge in bridges {
-            family.sample(&[("bridge", &name(bridge))], number(&bridge[key]));
-        }
-    }
+    of_each(text, "bridge", bridges, &FAMILIES);
 }
