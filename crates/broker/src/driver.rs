@@ -34,6 +34,7 @@ use evermq_daemon::{control, limits, metrics, notify, shutdown};
 use evermq_mqtt::ReasonCode;
 use evermq_quorum::{VoterThread, voter_thread};
 use evermq_store::{Recovered, Settings, Store, StoreError, WallTime};
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -86,6 +87,8 @@ pub struct Driver {
     /// Votes until the last client is gone: who holds the VIP must not depend on a broker's drain.
     voter: Option<VoterThread>,
     control: std::os::unix::net::UnixListener,
+    /// The caller's thread's. It is made before anybody is accepted: clients must not get the descriptors that it needs.
+    runtime: Arc<Runtime>,
     reloader: Reloader,
     /// Stops the workers.
     stop: CancellationToken,
@@ -115,7 +118,7 @@ impl Driver {
         let doors = Doors::new(&material)?;
         let access = access(broker_config, &material)?;
         let prepared = bridges::load(&config.bridges)?;
-        let control = control::bind(&config.control_socket)?;
+        let (control, runtime) = (control::bind(&config.control_socket)?, Arc::new(runtime()?));
         let metrics = broker_config.metrics.map(metrics::bind).transpose()?;
         let voter = config.quorum.as_ref().map(voter_thread).transpose()?;
         let counters = Arc::new(Counters::default());
@@ -175,6 +178,7 @@ impl Driver {
             bridge,
             voter,
             control,
+            runtime,
             reloader,
             stop,
             stop_bridge,
@@ -229,7 +233,7 @@ impl Driver {
     /// # Errors
     /// A worker or the bridge failed.
     pub fn run(self, shutdown: &CancellationToken) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = Arc::clone(&self.runtime);
         runtime.block_on(self.serve(shutdown))
     }
 
@@ -336,6 +340,10 @@ async fn close_lbs(broker: &Broker, drain_timeout: Duration) {
     broker.close_lbs(ReasonCode::ServerShuttingDown);
 }
 
+fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
 /// The thread of the links to the other brokers.
 struct BridgeThread {
     thread: JoinHandle<anyhow::Result<()>>,
@@ -344,7 +352,7 @@ struct BridgeThread {
 
 impl BridgeThread {
     fn spawn(bridge: Arc<Bridge>, stop: CancellationToken) -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = runtime()?;
         let beat = Beat::default();
         let own = beat.clone();
         let run = async move {
