@@ -71,16 +71,7 @@ impl Scene {
     }
 
     fn publish(&self, payload: &str, qos: QoS) {
-        let publish = Publish {
-            dup: false,
-            qos,
-            retain: false,
-            topic: TopicName::new(Text::new("t/x").unwrap()).unwrap(),
-            packet_id: None,
-            properties: None,
-            payload: Bytes::copy_from_slice(payload.as_bytes()),
-        };
-        self.broker.publish(&self.publisher, publish, self.now, &mut Wakes::default());
+        self.broker.publish(&self.publisher, of(payload, qos), self.now, &mut Wakes::default());
     }
 
     fn sent(&self, mailbox: &Mailbox) -> Vec<Sent> {
@@ -98,6 +89,19 @@ impl Scene {
 
     fn payloads(&self, mailbox: &Mailbox) -> Vec<String> {
         self.sent(mailbox).into_iter().map(|(payload, _, _)| payload).collect()
+    }
+}
+
+/// A message that the group gets.
+fn of(payload: &str, qos: QoS) -> Publish {
+    Publish {
+        dup: false,
+        qos,
+        retain: false,
+        topic: TopicName::new(Text::new("t/x").unwrap()).unwrap(),
+        packet_id: None,
+        properties: None,
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
     }
 }
 

@@ -46,17 +46,8 @@ impl Cluster {
     }
 
     fn arrives(&self, origin: &str, payload: &str, qos: QoS, directions: Option<&Directions>) {
-        let publish = Publish {
-            dup: false,
-            qos,
-            retain: false,
-            topic: TopicName::new(Text::new("t/x").unwrap()).unwrap(),
-            packet_id: None,
-            properties: None,
-            payload: Bytes::copy_from_slice(payload.as_bytes()),
-        };
         let message = Arc::new(Message {
-            publish,
+            publish: of(payload, qos),
             stamp: Stamp { time: 1, origin: origin.into() },
             received: self.scene.now,
             publisher: None,
