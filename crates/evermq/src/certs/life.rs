@@ -12,7 +12,7 @@ use super::authority::{Authority, Validity};
 use super::renewal::{self, Left, REPLACED, Renewal, Renewed, serial_text};
 use super::replace::Replacement;
 use super::revocation::List;
-use super::{AltName, CertsError, ClientName, LEAF_DAYS, Signing, date, days, make, pem_file, summary};
+use super::{AltName, AuthorityFiles, CertsError, ClientName, LEAF_DAYS, Signing, date, days, make, pem_file, summary};
 use crate::command::CommandError;
 use crate::config_file::ConfigFile;
 use crate::table::Table;
@@ -79,12 +79,8 @@ pub struct RevokeArgs {
     /// Directory of the certificates
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// The authority's certificate, made here or elsewhere [default: DIR/ca.crt]
-    #[arg(long, value_name = "FILE")]
-    ca_cert: Option<PathBuf>,
-    /// The authority's private key [default: DIR/ca.key]
-    #[arg(long, value_name = "FILE")]
-    ca_key: Option<PathBuf>,
+    #[command(flatten)]
+    authority: AuthorityFiles,
 }
 
 /// Why a certificate does not count any more (RFC 5280 §5.3.1).
@@ -162,9 +158,7 @@ pub(super) fn renew(args: &RenewArgs, now: OffsetDateTime) -> Result<String, Com
 }
 
 pub(super) fn revoke(args: &RevokeArgs, now: OffsetDateTime) -> Result<String, CommandError> {
-    let ca_cert = args.ca_cert.clone().unwrap_or_else(|| args.dir.join("ca.crt"));
-    let ca_key = args.ca_key.clone().unwrap_or_else(|| args.dir.join("ca.key"));
-    let authority = Authority::load(&ca_cert, &ca_key, now)?;
+    let authority = args.authority.load(&args.dir, now)?;
     let crl = args.crl.clone().unwrap_or_else(|| args.dir.join("ca.crl"));
     let mut list = List::load(&crl, &authority)?;
     let mut found: Vec<Found> = Vec::new();

@@ -30,7 +30,7 @@ pub mod revocation;
 pub mod show;
 mod summary;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -142,15 +142,22 @@ struct Signing {
     /// Directory for the new files; made if missing
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
+    #[command(flatten)]
+    authority: AuthorityFiles,
+    /// Validity, at most as long as the authority's
+    #[arg(long, value_name = "DAYS", default_value_t = LEAF_DAYS, value_parser = days())]
+    days: u32,
+}
+
+/// Who signs: two files, beside the certificates unless they are elsewhere.
+#[derive(Debug, Args)]
+struct AuthorityFiles {
     /// The authority's certificate, made here or elsewhere [default: DIR/ca.crt]
     #[arg(long, value_name = "FILE")]
     ca_cert: Option<PathBuf>,
     /// The authority's private key [default: DIR/ca.key]
     #[arg(long, value_name = "FILE")]
     ca_key: Option<PathBuf>,
-    /// Validity, at most as long as the authority's
-    #[arg(long, value_name = "DAYS", default_value_t = LEAF_DAYS, value_parser = days())]
-    days: u32,
 }
 
 #[derive(Debug, Args)]
@@ -245,12 +252,22 @@ pub fn now() -> OffsetDateTime {
 
 impl Signing {
     fn authority(&self, now: OffsetDateTime) -> Result<Authority, CertsError> {
-        let key = self.ca_key.clone().unwrap_or_else(|| self.dir.join("ca.key"));
-        Authority::load(&self.ca_cert(), &key, now)
+        self.authority.load(&self.dir, now)
     }
 
     fn ca_cert(&self) -> PathBuf {
-        self.ca_cert.clone().unwrap_or_else(|| self.dir.join("ca.crt"))
+        self.authority.cert(&self.dir)
+    }
+}
+
+impl AuthorityFiles {
+    fn load(&self, dir: &Path, now: OffsetDateTime) -> Result<Authority, CertsError> {
+        let key = self.ca_key.clone().unwrap_or_else(|| dir.join("ca.key"));
+        Authority::load(&self.cert(dir), &key, now)
+    }
+
+    fn cert(&self, dir: &Path) -> PathBuf {
+        self.ca_cert.clone().unwrap_or_else(|| dir.join("ca.crt"))
     }
 }
 
