@@ -8,7 +8,7 @@ from lab import wait_for
 from stack import BROKERS, LBS, ROLES, UNITS, VIP
 
 # At most, of `systemd-analyze security`.
-EXPOSURE = {"evermq-vip": 2.1, "evermq-lb": 1.5, "evermq-broker": 1.5}
+EXPOSURE = {"evermq-vip": 2.0, "evermq-lb": 1.5, "evermq-broker": 1.5}
 # WatchdogSec of the units, and time to be killed and started.
 WATCHDOG = {"vip": 10, "lb": 10, "broker": 30}
 CLIENTS = 2000
