@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `clients`, with `client`, `user`, `listener`, `limit`, `from` | `host`, `clients`, and `next` where there is more |
 //! | the same with `sort` (and `over_ms` for rates) | the first ones of all by that, and `total` |
-//! | `sessions`, likewise without `sort` | `host`, `sessions`, `next` |
+//! | `sessions`, likewise; `sort` is `queued` or `inflight` | `host`, `sessions`, and `next` or `total` |
 //! | `subscriptions`, with `client`, `topic`, `limit`, `from` | `host`, `subscriptions`, `next` |
 //! | `retained`, with `filter`, `values`, `limit`, `from` | `host`, `retained`, `next` |
 //! | `forget`, with `topic` | whether there was a retained message to delete, here and on the other brokers |
@@ -36,11 +36,8 @@ const LONGEST_TRACE: Duration = Duration::from_secs(24 * 3600);
 #[must_use]
 pub fn requests(desk: Arc<Desk>) -> Requests {
     Arc::new(move |name, request| match name {
-        "clients" => Some(clients(&desk, request)),
-        "sessions" => {
-            let rows = page(&desk.broker, request, &Wanted::read(request, true), clock());
-            Some(paged(&desk, "sessions", rows))
-        }
+        "clients" => Some(listed(&desk, "clients", request, Wanted::read(request, false))),
+        "sessions" => Some(listed(&desk, "sessions", request, Wanted::read(request, true))),
         "subscriptions" => Some(paged(&desk, "subscriptions", subscriptions::page(&desk.broker, request))),
         "retained" => Some(paged(&desk, "retained", retained::page(&desk.broker, request, clock()))),
         "forget" => Some(forget(&desk, request)),
@@ -52,11 +49,11 @@ pub fn requests(desk: Arc<Desk>) -> Requests {
     })
 }
 
-fn clients(desk: &Desk, request: &Value) -> Answer {
+fn listed(desk: &Desk, name: &str, request: &Value, wanted: Wanted) -> Answer {
     if request["sort"].is_null() {
-        return paged(desk, "clients", page(&desk.broker, request, &Wanted::read(request, false), clock()));
+        return paged(desk, name, page(&desk.broker, request, &wanted, clock()));
     }
-    match Top::read(request) {
+    match Top::read(request, wanted) {
         Ok(top) => {
             let answer = top.answer(Arc::clone(&desk.broker), desk.host.clone());
             Answer::Later(Box::pin(async { Answer::Ok(answer.await) }))

@@ -175,7 +175,7 @@ pub(crate) fn with_will(id: &str, delay: u32) -> Connect {
     Connect { will: Some(will), ..connect(id) }
 }
 
-fn publish(payload: &str, retain: bool) -> Publish {
+pub(crate) fn publish(payload: &str, retain: bool) -> Publish {
     Publish {
         dup: false,
         qos: QoS::AtLeastOnce,
@@ -187,7 +187,7 @@ fn publish(payload: &str, retain: bool) -> Publish {
     }
 }
 
-fn subscribe(broker: &Broker, mailbox: &Arc<Mailbox>, filter: &str, now: Instant) {
+pub(crate) fn subscribe(broker: &Broker, mailbox: &Arc<Mailbox>, filter: &str, now: Instant) {
     let filter = TopicFilter::new(Text::new(filter).unwrap()).unwrap();
     let options = SubscriptionOptions { qos: QoS::AtLeastOnce, ..SubscriptionOptions::default() };
     let subscribe = Packet::Subscribe(Subscribe {
@@ -210,7 +210,7 @@ fn got(mailbox: &Mailbox, now: Instant) -> Vec<String> {
         .collect()
 }
 
-fn lose(broker: &Broker, mailbox: &Arc<Mailbox>, now: Instant) {
+pub(crate) fn lose(broker: &Broker, mailbox: &Arc<Mailbox>, now: Instant) {
     broker.update(mailbox, now, |session| session.handle_lost(now));
 }
 

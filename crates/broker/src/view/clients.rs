@@ -39,7 +39,7 @@ enum Sort {
     Idle,
 }
 
-/// The first ones of all clients, by some order.
+/// The first ones of all clients, or of all sessions, by some order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Top {
     wanted: Wanted,
@@ -105,13 +105,16 @@ impl Top {
     ///
     /// # Errors
     /// It asks for something that there is not; in the words of the answer.
-    pub fn read(request: &Value) -> Result<Self, String> {
+    pub fn read(request: &Value, wanted: Wanted) -> Result<Self, String> {
         let sort = match request["sort"].as_str() {
+            Some("queued") => Sort::Queued,
+            Some("inflight") => Sort::Inflight,
+            other if wanted.absent => {
+                return Err(format!("cannot sort sessions by \"{}\": queued or inflight", other.unwrap_or_default()));
+            }
             Some("rate") => Sort::Rate,
             None | Some("bytes") => Sort::Bytes,
             Some("messages") => Sort::Messages,
-            Some("queued") => Sort::Queued,
-            Some("inflight") => Sort::Inflight,
             Some("age") => Sort::Age,
             Some("idle") => Sort::Idle,
             Some(other) => {
@@ -124,7 +127,7 @@ impl Top {
         if sort == Sort::Rate && over.is_zero() {
             return Err("a rate is measured over some time: over_ms is missing".to_owned());
         }
-        Ok(Self { wanted: Wanted::read(request, false), sort, limit: limit(request).min(MOST), over })
+        Ok(Self { wanted, sort, limit: limit(request).min(MOST), over })
     }
 
     /// The answer; other work goes on between two parts of the registry.
@@ -152,8 +155,13 @@ impl Top {
         }
         let mut best = best.into_vec();
         best.sort_unstable();
-        let rows = best.iter().map(|Reverse((_, _, Best(mailbox, seen, rate)))| client(mailbox, seen, *rate, now));
-        json!({ "host": host, "total": total, "clients": rows.collect::<Vec<_>>() })
+        let (name, row): (_, fn(&_, &_, _, _) -> _) = if self.wanted.absent {
+            ("sessions", |mailbox, seen, _, now| session(mailbox, seen, now))
+        } else {
+            ("clients", client)
+        };
+        let rows = best.iter().map(|Reverse((_, _, Best(mailbox, seen, rate)))| row(mailbox, seen, *rate, now));
+        json!({ "host": host, "total": total, name: rows.collect::<Vec<_>>() })
     }
 
     /// Bytes both ways, by the mailbox's key: sixteen bytes for each client, for as long as is measured.
@@ -277,8 +285,11 @@ fn micros(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use evermq_mqtt::{Publish, Text, TopicName};
+
     use super::*;
-    use crate::broker::tests::{broker, connect};
+    use crate::broker::tests::{broker, connect, lose, publish, subscribe};
+    use crate::mailbox::Wakes;
 
     #[test]
     fn clients_are_found_by_pattern_and_page_by_page() {
@@ -314,11 +325,37 @@ mod tests {
             presence.add(&crate::counters::Traffic { bytes_in: number, ..Default::default() });
             accepted.mailbox.lock().presence = Some(presence);
         }
-        let top = Top::read(&json!({ "sort": "bytes", "limit": 3 })).unwrap();
+        let read = |request| Top::read(&request, Wanted::default());
+        let top = read(json!({ "sort": "bytes", "limit": 3 })).unwrap();
         let answer = top.answer(Arc::clone(&broker), "broker1".to_owned()).await;
         let bytes: Vec<_> =
             answer["clients"].as_array().unwrap().iter().map(|row| row["bytes_in"].as_u64().unwrap()).collect();
         assert_eq!((bytes, &answer["total"]), (vec![19, 18, 17], &json!(20)));
-        assert!(Top::read(&json!({ "sort": "size" })).is_err() && Top::read(&json!({ "sort": "rate" })).is_err());
+        assert!(read(json!({ "sort": "size" })).is_err() && read(json!({ "sort": "rate" })).is_err());
+    }
+
+    #[tokio::test]
+    async fn the_session_with_the_most_that_waits_comes_first_though_its_client_is_away() {
+        let (broker, _) = broker();
+        let now = clock();
+        for (id, waiting) in [("little", 1), ("much", 3), ("nothing", 0)] {
+            let mailbox = broker.connect(connect(id), now).unwrap().mailbox;
+            (0..waiting).for_each(|number| subscribe(&broker, &mailbox, &format!("t/{number}"), now));
+            lose(&broker, &mailbox, now);
+        }
+        let publisher = broker.connect(connect("publisher"), now).unwrap().mailbox;
+        for number in 0..3 {
+            let topic = TopicName::new(Text::new(&format!("t/{number}")).unwrap()).unwrap();
+            let message = Publish { topic, ..publish("x", false) };
+            broker.publish(&publisher, message, now, &mut Wakes::default());
+        }
+        let sessions = json!({ "sort": "queued", "limit": 2 });
+        let top = Top::read(&sessions, Wanted::read(&sessions, true)).unwrap();
+        let answer = top.answer(Arc::clone(&broker), "broker1".to_owned()).await;
+        let found = answer["sessions"].as_array().unwrap();
+        let found: Vec<_> =
+            found.iter().map(|row| (row["client"].as_str().unwrap(), row["queued"].as_u64().unwrap())).collect();
+        assert_eq!((found, &answer["total"]), (vec![("much", 3), ("little", 1)], &json!(4)));
+        assert!(Top::read(&json!({ "sort": "age" }), Wanted::read(&json!({}), true)).is_err());
     }
 }

@@ -8,15 +8,13 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::BROKER;
-use super::listing::{ListArgs, Listing};
+use super::listing::{ListArgs, Listing, PAGE};
 use crate::cells::{bytes, dash, millis, number, size, word};
 use crate::command::CommandError;
 use crate::output;
 
 /// Clears a terminal: home, then everything below it.
 const CLEAR: &str = "\u{1b}[H\u{1b}[J";
-/// Rows of --top and --sort at most.
-const MOST_SORTED: u64 = 1000;
 
 /// `evermq clients [FILTER]`
 #[derive(Debug, Args)]
@@ -80,6 +78,20 @@ const CLIENTS: Listing = Listing {
     row,
 };
 
+/// The same, with rates.
+const RATED: Listing = Listing {
+    name: CLIENTS.name,
+    what: CLIENTS.what,
+    titles: &[
+        "CLIENT", "USER", "ADDRESS", "LISTENER", "MQTT", "KEEP", "AGE", "IDLE", "INFLIGHT", "QUEUED", "SUBS",
+        "MSGS IN", "MSGS OUT", "IN", "OUT", "RATE",
+    ],
+    row: |client| {
+        let rate = client["rate"].as_u64().map_or_else(dash, |rate| format!("{}/s", bytes(rate)));
+        [row(client), vec![rate]].concat()
+    },
+};
+
 /// Lists clients.
 ///
 /// # Errors
@@ -88,7 +100,11 @@ const CLIENTS: Listing = Listing {
 pub fn run(args: &ClientsArgs) -> Result<ExitCode, CommandError> {
     match (args.top, args.sort) {
         (true, sort) => top(args, sort.unwrap_or(Sort::Rate))?,
-        (false, Some(sort)) => sorted(args, sort)?,
+        (false, Some(Sort::Rate)) => {
+            let over = Duration::from_secs(args.interval);
+            RATED.print_sorted(&args.list, &sorted_request(args, Sort::Rate, args.interval), over)?;
+        }
+        (false, Some(sort)) => CLIENTS.print_sorted(&args.list, &sorted_request(args, sort, 0), Duration::ZERO)?,
         (false, None) => CLIENTS.print(&args.list, request(args))?,
     }
     Ok(ExitCode::SUCCESS)
@@ -102,21 +118,9 @@ fn sorted_request(args: &ClientsArgs, sort: Sort, over_seconds: u64) -> Value {
     let mut request = request(args);
     let sort = sort.to_possible_value().map(|value| value.get_name().to_owned());
     request["sort"] = sort.into();
-    request["limit"] = args.list.limit.min(MOST_SORTED).into();
+    request["limit"] = args.list.limit.min(PAGE).into();
     request["over_ms"] = (over_seconds * 1000).into();
     request
-}
-
-fn sorted(args: &ClientsArgs, sort: Sort) -> Result<(), CommandError> {
-    let broker = BROKER.find(&args.list.broker)?;
-    let over = if sort == Sort::Rate { args.interval } else { 0 };
-    let answer = broker.ask(&sorted_request(args, sort, over), Duration::from_secs(over))?;
-    if args.list.broker.json {
-        output::print_json(&answer)?;
-    } else {
-        output::print(&shown(&answer))?;
-    }
-    Ok(())
 }
 
 /// The broker itself waits between its two looks, so this needs no clock.
@@ -128,7 +132,9 @@ fn top(args: &ClientsArgs, sort: Sort) -> Result<(), CommandError> {
     let mut answer = broker.ask(&sorted_request(args, first, 0), Duration::ZERO)?;
     let mut shows = 0;
     loop {
-        let is_read = output::offer(&format!("{clear}{}", shown(&answer)))?;
+        let is_rated = answer["clients"].as_array().is_some_and(|rows| rows.iter().any(|row| !row["rate"].is_null()));
+        let listing = if is_rated { &RATED } else { &CLIENTS };
+        let is_read = output::offer(&format!("{clear}{}", listing.sorted(&answer)))?;
         shows += 1;
         if !is_read || args.count.is_some_and(|count| shows >= count) {
             return Ok(());
@@ -136,25 +142,6 @@ fn top(args: &ClientsArgs, sort: Sort) -> Result<(), CommandError> {
         let over = args.interval;
         answer = broker.ask(&sorted_request(args, sort, over), Duration::from_secs(over))?;
     }
-}
-
-fn shown(answer: &Value) -> String {
-    let rows = answer["clients"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let total = answer["total"].as_u64().unwrap_or(0);
-    let rated = Listing {
-        name: CLIENTS.name,
-        what: CLIENTS.what,
-        titles: &[
-            "CLIENT", "USER", "ADDRESS", "LISTENER", "MQTT", "KEEP", "AGE", "IDLE", "INFLIGHT", "QUEUED", "SUBS",
-            "MSGS IN", "MSGS OUT", "IN", "OUT", "RATE",
-        ],
-        row: |client| {
-            let rate = client["rate"].as_u64().map_or_else(dash, |rate| format!("{}/s", bytes(rate)));
-            [row(client), vec![rate]].concat()
-        },
-    };
-    let listing = if rows.iter().any(|row| !row["rate"].is_null()) { &rated } else { &CLIENTS };
-    format!("{}\n{}: {} of {total} shown\n", listing.table(rows, true), word(&answer["host"]), rows.len())
 }
 
 fn row(client: &Value) -> Vec<String> {

@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 
 use super::BROKER;
 use crate::asking::ProgramArgs;
+use crate::cells::word;
 use crate::command::CommandError;
 use crate::output;
 use crate::table::Table;
 
-/// Rows of one page.
-const PAGE: u64 = 1000;
+/// Rows of one page, and of a sorted list at most.
+pub(super) const PAGE: u64 = 1000;
 
 /// How much to show, and of which broker.
 #[derive(Debug, Args)]
@@ -78,6 +79,24 @@ impl Listing {
         };
         output::print(&end)?;
         Ok(())
+    }
+
+    /// Prints the first ones by `request["sort"]`, which takes the broker `over`; at most as many as one answer has.
+    pub(super) fn print_sorted(&self, args: &ListArgs, request: &Value, over: Duration) -> Result<(), CommandError> {
+        let answer = BROKER.find(&args.broker)?.ask(request, over)?;
+        if args.broker.json {
+            output::print_json(&answer)?;
+        } else {
+            output::print(&self.sorted(&answer))?;
+        }
+        Ok(())
+    }
+
+    /// The first ones as a table, and how many there are in all.
+    pub(super) fn sorted(&self, answer: &Value) -> String {
+        let rows = answer[self.name].as_array().map(Vec::as_slice).unwrap_or_default();
+        let total = answer["total"].as_u64().unwrap_or(0);
+        format!("{}\n{}: {} of {total} shown\n", self.table(rows, true), word(&answer["host"]), rows.len())
     }
 
     /// Rows as a table.

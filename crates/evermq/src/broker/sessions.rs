@@ -1,17 +1,19 @@
 //! `evermq sessions`: every session of a broker, also of clients that are away.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::listing::{ListArgs, Listing};
+use super::listing::{ListArgs, Listing, PAGE};
 use crate::cells::{dash, millis, number, time, word, yes};
 use crate::command::CommandError;
 
 /// `evermq sessions [FILTER]`
 #[derive(Debug, Args)]
-#[command(after_help = "evermq sessions 'meter-*'\n\n\
+#[command(after_help = "evermq sessions 'meter-*'\n\
+                  evermq sessions --sort queued --limit 10\n\n\
                   ENDS IN is for a client that is away: then its session ends, and what waits in it is gone.\n\n\
                   Exit status: 0 done; 1 the broker does not answer or would not; 2 the command line or the file is wrong.")]
 pub struct SessionsArgs {
@@ -21,8 +23,20 @@ pub struct SessionsArgs {
     /// Only sessions of this user name, with * for any characters
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
+    /// What comes first; without it they come in no particular order, and any number of them can be shown
+    #[arg(long, value_enum)]
+    sort: Option<Sort>,
     #[command(flatten)]
     list: ListArgs,
+}
+
+/// What comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Sort {
+    /// Most messages that wait
+    Queued,
+    /// Most messages that were sent and are not acknowledged
+    Inflight,
 }
 
 const SESSIONS: Listing = Listing {
@@ -38,7 +52,16 @@ const SESSIONS: Listing = Listing {
 /// The cluster file is wrong, the host is none of its brokers, its broker does not answer, or standard output cannot be
 /// written.
 pub fn run(args: &SessionsArgs) -> Result<ExitCode, CommandError> {
-    SESSIONS.print(&args.list, json!({ "client": args.client, "user": args.user }))?;
+    let mut request = json!({ "client": args.client, "user": args.user });
+    match args.sort.and_then(|sort| sort.to_possible_value()) {
+        None => SESSIONS.print(&args.list, request)?,
+        Some(sort) => {
+            request["request"] = SESSIONS.name.into();
+            request["sort"] = sort.get_name().into();
+            request["limit"] = args.list.limit.min(PAGE).into();
+            SESSIONS.print_sorted(&args.list, &request, Duration::ZERO)?;
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
