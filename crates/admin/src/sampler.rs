@@ -9,7 +9,7 @@ use std::time::Duration;
 use evermq_daemon::control;
 use evermq_daemon::events::{self, Page};
 use evermq_daemon::health::Health;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,10 @@ use crate::report::{HostAnswer, HostReport, ProgramReport, word};
 
 /// Between two questions to a program.
 pub const PERIOD: Duration = Duration::from_secs(1);
+/// The same for the first [`SETTLING`]: programs of a host that starts become ready one after the other.
+const EAGER: Duration = Duration::from_millis(100);
+/// How long a host takes to start.
+const SETTLING: Duration = Duration::from_secs(5);
 /// For one answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -77,10 +81,11 @@ impl Sampler {
 
     async fn watch(self: Arc<Self>, index: usize) {
         let mut watch = Watch::default();
-        let mut ticks = tokio::time::interval(PERIOD);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let begun = Instant::now();
+        let mut next = begun;
         loop {
-            ticks.tick().await;
+            tokio::time::sleep_until(next).await;
+            next = Instant::now() + if begun.elapsed() < SETTLING { EAGER } else { PERIOD };
             let (program, after) = (self.programs[index].clone(), watch.mark.last);
             let asked = tokio::task::spawn_blocking(move || {
                 let report = local::ask(&program, TIMEOUT);
@@ -142,6 +147,13 @@ impl Sampler {
             last: journal.last(),
             events: journal.after(after),
         }
+    }
+
+    /// How each program was when it was asked last; those that have not been are missing.
+    #[must_use]
+    pub fn conditions(&self) -> Value {
+        let known = self.known();
+        known.reports.iter().flatten().map(|report| (report.program.clone(), json!(word(report.health)))).collect()
     }
 
     /// The programs of this host.

@@ -2,8 +2,8 @@
 //!
 //! Without `admin.listen` in the cluster file it serves its control socket only, so that its unit may stand enabled everywhere.
 //!
-//! Tasks, all on one thread, with the pool of the runtime for what blocks: the control socket, [`Sampler::run`],
-//! [`endpoint::serve`]; and for each reading of the file [`Mirror::run`]. They end with their tokens.
+//! Tasks, all on one thread, with the pool of the runtime for what blocks: the control socket, [`endpoint::serve`]; as long as
+//! it is served [`Sampler::run`]; and for each reading of the file [`Mirror::run`]. They end with their tokens or their sets.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -19,13 +19,14 @@ use evermq_daemon::health::Health;
 use evermq_daemon::tls::Material;
 use evermq_daemon::{listen, notify, shutdown};
 use serde_json::json;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::endpoint::{self, Access, Host, InForce};
-use crate::local;
+use crate::local::{self, Program};
 use crate::mirror::{Mirror, Way};
 use crate::overview::Plan;
 use crate::remote::Door;
@@ -81,12 +82,16 @@ pub fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let control = control::bind(&cluster.run_dir.join(CONTROL_SOCKET))?;
-    let listener = cluster.admin.listen.map(|address| listen::tcp(address, false)).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let service = Service {
-            sampler: Sampler::new(host.name.to_string(), local::programs_of(cluster, host)),
+        let (listening, listeners) = watch::channel(bind(cluster.admin.listen)?);
+        let programs = programs_of(cluster, host);
+        let mut service = Service {
+            sampler: Sampler::new(host.name.to_string(), programs.clone()),
+            programs,
             listen: cluster.admin.listen,
+            listening,
+            sampling: JoinSet::new(),
             source,
         };
         let (in_force, mirror) = service.put_in_force(cluster, host)?;
@@ -100,22 +105,10 @@ pub fn serve(
         let (_health, health) = watch::channel(Health::Up);
         let served = serve_control(control, service.control(ask, health), shutdown.clone());
         tasks.spawn(served);
-        match listener {
-            Some(listener) => {
-                let address = listener.local_addr()?;
-                tracing::info!(listen = %address, "listening");
-                tasks.spawn(Arc::clone(&service.sampler).run(shutdown.clone()));
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                tasks.spawn(endpoint::serve(listener, shown, shutdown.clone()));
-                notify::ready(&format!("status and page at https://{address}"));
-            }
-            None => {
-                tracing::info!(
-                    "the cluster file has no admin.listen, so nothing is served; a change of it needs a restart"
-                );
-                notify::ready("nothing is served: no admin.listen");
-            }
-        }
+        tasks.spawn(endpoint::serve(listeners, shown, shutdown.clone()));
+        service.sample(&shutdown);
+        service.say_where();
+        notify::ready(&service.status());
         service.reload(asked, in_force, mirror, &shutdown).await;
         notify::stopping();
         tasks.shutdown().await;
@@ -123,9 +116,28 @@ pub fn serve(
     })
 }
 
+type Listener = Option<Arc<TcpListener>>;
+
+/// Beside a socket that this process listens with on an address that covers the new one, or is covered by it: the old one is
+/// closed after that.
+fn bind(address: Option<SocketAddr>) -> anyhow::Result<Listener> {
+    let listener = address.map(|address| listen::tcp(address, true)).transpose()?;
+    Ok(listener.map(TcpListener::from_std).transpose()?.map(Arc::new))
+}
+
+/// The programs that are asked.
+fn programs_of(cluster: &Cluster, host: &ConfiguredHost) -> Vec<Program> {
+    let programs = local::programs_of(cluster, host);
+    programs.into_iter().filter(|program| program.name != PROGRAM).collect()
+}
+
 struct Service {
     sampler: Arc<Sampler>,
+    programs: Vec<Program>,
+    /// As the file in force has it.
     listen: Option<SocketAddr>,
+    listening: watch::Sender<Listener>,
+    sampling: JoinSet<()>,
     source: Source,
 }
 
@@ -156,16 +168,44 @@ impl Service {
     }
 
     fn control(&self, ask: mpsc::Sender<Reload>, health: watch::Receiver<Health>) -> Control {
-        let (host, listen) = (self.source.host.clone(), self.listen);
+        let (host, listening) = (self.source.host.clone(), self.listening.subscribe());
+        let sampler = Arc::clone(&self.sampler);
         Control {
-            state: Arc::new(move || json!({ "program": PROGRAM, "host": host, "listen": listen })),
+            state: Arc::new(move || {
+                let listen = address_of(&listening.borrow());
+                json!({ "program": PROGRAM, "host": host, "listen": listen, "programs": sampler.conditions() })
+            }),
             health,
             requests: Arc::new(move |name, _| (name == "reload").then(|| control::pass_on("evermq-admin", &ask, Some))),
         }
     }
 
+    /// The programs are asked as long as somebody may ask for it here.
+    fn sample(&mut self, shutdown: &CancellationToken) {
+        match (self.listen, self.sampling.is_empty()) {
+            (Some(_), true) => drop(self.sampling.spawn(Arc::clone(&self.sampler).run(shutdown.clone()))),
+            (None, false) => self.sampling = JoinSet::new(),
+            _ => {}
+        }
+    }
+
+    fn say_where(&self) {
+        match address_of(&self.listening.borrow()) {
+            Some(address) => tracing::info!(listen = %address, "listening"),
+            None => tracing::info!("the cluster file has no admin.listen, so nothing is served"),
+        }
+    }
+
+    fn status(&self) -> String {
+        let address = address_of(&self.listening.borrow());
+        address.map_or_else(
+            || "nothing is served: no admin.listen".to_owned(),
+            |address| format!("status and page at https://{address}"),
+        )
+    }
+
     async fn reload(
-        &self,
+        &mut self,
         mut asked: mpsc::Receiver<Reload>,
         in_force: watch::Sender<Arc<InForce>>,
         mut running: Running,
@@ -177,8 +217,16 @@ impl Service {
                 Some(reply) = asked.recv() => reply,
             };
             let outcome = match self.read_again() {
-                Ok((new, restart, tasks)) => {
+                Ok(New { in_force: new, running: tasks, restart, listen, listener }) => {
+                    // Who connects from now on comes to the new one, and is judged by the new file.
                     let old = in_force.send_replace(Arc::new(new));
+                    if let Some(listener) = listener {
+                        self.listen = listen;
+                        self.listening.send_replace(listener);
+                        self.sample(shutdown);
+                        self.say_where();
+                        notify::status(&self.status());
+                    }
                     old.over.cancel();
                     drop(std::mem::replace(&mut running, tasks));
                     tracing::info!("the cluster file is in force");
@@ -195,12 +243,32 @@ impl Service {
         }
     }
 
-    fn read_again(&self) -> anyhow::Result<(InForce, Vec<&'static str>, Running)> {
+    fn read_again(&self) -> anyhow::Result<New> {
         let (cluster, host) = self.source.load()?;
-        let restart = if cluster.admin.listen == self.listen { Vec::new() } else { vec!["admin.listen"] };
+        let listen = cluster.admin.listen;
+        let listener = if listen == self.listen { None } else { Some(bind(listen)?) };
         let (in_force, running) = self.put_in_force(&cluster, &host)?;
-        Ok((in_force, restart, running))
+        let restart = if programs_of(&cluster, &host) == self.programs {
+            Vec::new()
+        } else {
+            vec!["cluster.run_dir, or the programs of this host"]
+        };
+        Ok(New { in_force, running, restart, listen, listener })
     }
+}
+
+/// What a reload brings.
+struct New {
+    in_force: InForce,
+    running: Running,
+    restart: Vec<&'static str>,
+    listen: Option<SocketAddr>,
+    /// Where another address is listened on, or none any more.
+    listener: Option<Listener>,
+}
+
+fn address_of(listener: &Listener) -> Option<SocketAddr> {
+    listener.as_ref().and_then(|listener| listener.local_addr().ok())
 }
 
 fn way(

@@ -64,7 +64,13 @@ pub fn run(args: &ReloadArgs) -> Result<ExitCode, CommandError> {
         (Program::Lb, host.lb, "evermq-lb", "lb.sock"),
         (Program::Vip, host.lb && cluster.vip.is_some(), "evermq-vip", "vip.sock"),
         (Program::Broker, host.broker, "evermq-broker", "broker.sock"),
-        (Program::Admin, cluster.admin.listen.is_some(), evermq_admin::PROGRAM, evermq_admin::CONTROL_SOCKET),
+        // It runs everywhere, and may serve by another file than this one so far.
+        (
+            Program::Admin,
+            cluster.admin.listen.is_some() || cluster.run_dir.join(evermq_admin::CONTROL_SOCKET).exists(),
+            evermq_admin::PROGRAM,
+            evermq_admin::CONTROL_SOCKET,
+        ),
     ];
     // One that is named is asked, also where the file says that the host does not run it: it says so itself.
     let wanted = |program, runs| args.program.map_or(runs, |only| only == program);

@@ -27,6 +27,9 @@ pub struct Caller {
     pub name: String,
     /// What he may do.
     pub may: Right,
+    /// Whether that is by his name, and not what everybody may.
+    #[serde(skip)]
+    pub by_name: bool,
 }
 
 /// The cluster file's word on it.
@@ -54,14 +57,17 @@ impl Access {
     #[must_use]
     pub fn caller(&self, certificate: Option<&CertificateDer<'_>>) -> Caller {
         let anonymous = if self.admin.anonymous_read { Right::Read } else { Right::None };
-        let Some(certificate) = certificate else { return Caller { name: String::new(), may: anonymous } };
+        let Some(certificate) = certificate else {
+            return Caller { name: String::new(), may: anonymous, by_name: false };
+        };
         let name = tls::common_name(certificate).unwrap_or_default();
         let is_one_of = |names: &[String]| names.contains(&name);
         if is_one_of(&self.admin.admins) {
-            return Caller { name, may: Right::Act };
+            return Caller { name, may: Right::Act, by_name: true };
         }
         let host = self.hosts.iter().find(|(host, address)| tls::is_certificate_of(certificate, host, *address));
-        let may = if is_one_of(&self.admin.readers) || host.is_some() { Right::Read } else { anonymous };
-        Caller { name: host.map_or(name, |(host, _)| host.to_string()), may }
+        let by_name = is_one_of(&self.admin.readers) || host.is_some();
+        let may = if by_name { Right::Read } else { anonymous };
+        Caller { name: host.map_or(name, |(host, _)| host.to_string()), may, by_name }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use evermq_config::Cluster;
 use evermq_config::cluster::Host as ConfiguredHost;
 use evermq_daemon::control;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -130,7 +130,11 @@ async fn drain(host: &Host, caller: &Caller, request: Request<Incoming>) -> Resu
     let bad = |text: String| (StatusCode::BAD_REQUEST, text);
     let body = tokio::time::timeout(BODY_TIMEOUT, Limited::new(request.into_body(), MAX_BODY).collect()).await;
     let body = body.map_err(|_| (StatusCode::REQUEST_TIMEOUT, "the body did not come".to_owned()))?;
-    let body = body.map_err(|error| bad(format!("the body cannot be read: {error}")))?.to_bytes();
+    let body = body.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
+        Some(_) => (StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {MAX_BODY} bytes")),
+        None => bad(format!("the body cannot be read: {error}")),
+    })?;
+    let body = body.to_bytes();
     let wanted: Drain = serde_json::from_slice(&body).map_err(|error| bad(format!("not a request: {error}")))?;
     Arc::clone(&host.hands).drain(wanted, &caller.name).await.map_err(|text| (StatusCode::CONFLICT, text))
 }

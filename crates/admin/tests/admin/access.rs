@@ -77,7 +77,7 @@ fn a_reload_puts_other_names_in_force_and_ends_connections_of_before() {
     assert_eq!(&first, b"HTTP/1.1 403");
 
     site.write("admins = [\"ann\", \"admin\"]");
-    assert_eq!(site.reload("lb1")["changed"], true);
+    assert_eq!(site.reload("lb1").unwrap()["changed"], true);
     let _ = kept.read_to_end(&mut Vec::new());
     eventually("the new names are in force", || {
         (site.get("lb1", Some("admin"), "/api/host")?.status == 200).then_some(())

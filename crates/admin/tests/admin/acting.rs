@@ -31,7 +31,7 @@ fn an_admin_drains_a_broker_through_the_lb() {
         ("admin", "content-type: application/json\r\norigin: null\r\n", DRAIN, 403, "from elsewhere"),
         ("admin", JSON, "{", 400, "not a request"),
         ("admin", JSON, r#"{"broker":"broker1","state":"off"}"#, 400, "not a request"),
-        ("admin", JSON, large.as_str(), 400, "cannot be read"),
+        ("admin", JSON, large.as_str(), 413, "at most 4096 bytes"),
         ("admin", JSON, r#"{"broker":"broker9","state":"drain"}"#, 409, "there are: broker1"),
     ] {
         let answer = site.post("lb1", who, "/api/drain", headers, body);

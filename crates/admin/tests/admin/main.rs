@@ -5,5 +5,7 @@ mod access;
 mod acting;
 mod cluster;
 mod dashboard;
+mod listening;
 mod rules;
 mod site;
+mod strangers;

@@ -70,20 +70,30 @@ impl Site {
         site
     }
 
-    /// Writes the cluster file.
+    /// Writes the cluster file, for each host its own: they are one machine, and listen each on its own address.
     pub(crate) fn write(&self, settings: &str) {
-        let port = self.port;
+        for host in ["lb1", "broker1"] {
+            self.write_for(host, &format!("listen = \"{}\"\n{settings}", self.address(host)));
+        }
+    }
+
+    /// Writes the cluster file of one host, with all that stands in `[admin]`.
+    pub(crate) fn write_for(&self, host: &str, admin: &str) {
         let text = format!(
-            "[cluster]\nname = \"c\"\nrun_dir = \"run\"\nnetwork = \"127.0.0.0/8\"\n[vip]\naddress = \"127.0.0.9\"\n[admin]\n\
-             listen = \"0.0.0.0:{port}\"\n{settings}\n[tls]\nca = \"ca.crt\"\ncert = \"{{host}}.crt\"\nkey = \"{{host}}.key\"\n\
+            "[cluster]\nname = \"c\"\nrun_dir = \"run/{host}\"\nnetwork = \"127.0.0.0/8\"\n[vip]\naddress = \"127.0.0.9\"\n[admin]\n\
+             {admin}\n[tls]\nca = \"ca.crt\"\ncert = \"{{host}}.crt\"\nkey = \"{{host}}.key\"\n\
              [[hosts]]\nname = \"lb1\"\naddress = \"127.0.0.1\"\nroles = [\"lb\"]\n\
              [[hosts]]\nname = \"broker1\"\naddress = \"127.0.0.2\"\nroles = [\"broker\"]\n"
         );
-        std::fs::write(self.file(), text).unwrap();
+        std::fs::write(self.file(host), text).unwrap();
     }
 
-    fn file(&self) -> PathBuf {
-        self.dir.path().join("evermq.toml")
+    fn file(&self, host: &str) -> PathBuf {
+        self.path(&format!("{host}.toml"))
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     fn certificate(&self, name: &str, sans: &[&str]) {
@@ -96,13 +106,9 @@ impl Site {
         std::fs::write(self.dir.path().join(format!("{name}.key")), key.serialize_pem()).unwrap();
     }
 
-    /// As one host reads the file: with a run directory of its own, and listening on its own address.
     fn cluster(&self, host: &str) -> (Cluster, Host) {
-        let mut cluster = evermq_config::load(&self.file()).unwrap_or_else(|report| panic!("{report}")).cluster;
-        cluster.run_dir = self.run_dir(host);
-        let host = cluster.hosts.iter().find(|one| one.name.as_str() == host).unwrap().clone();
-        cluster.admin.listen = Some(self.address(host.name.as_str()));
-        (cluster, host)
+        let source = Source { path: self.file(host), host: host.to_owned() };
+        source.load().unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     fn run_dir(&self, host: &str) -> PathBuf {
@@ -116,11 +122,16 @@ impl Site {
 
     /// Starts a host's endpoint, and waits until it listens.
     pub(crate) fn start(&self, host: &str) -> Running {
-        let (cluster, configured) = self.cluster(host);
-        let source = Source { path: self.file(), host: host.to_owned() };
-        let running = Running::start(move |shutdown| service::serve(source, &cluster, &configured, shutdown).unwrap());
+        let running = self.start_unheard(host);
         eventually("the endpoint listens", || TcpStream::connect(self.address(host)).ok());
         running
+    }
+
+    /// Starts `evermq admin` of a host.
+    pub(crate) fn start_unheard(&self, host: &str) -> Running {
+        let (cluster, configured) = self.cluster(host);
+        let source = Source { path: self.file(host), host: host.to_owned() };
+        Running::start(move |shutdown| service::serve(source, &cluster, &configured, shutdown).unwrap())
     }
 
     /// Starts a program of a host.
@@ -131,7 +142,7 @@ impl Site {
         let heard = Arc::clone(&asked);
         let requests = move |name: &str, request: &Value| match name {
             "metrics" => Some(Answer::Ok(json!({ "host": "x", "text": "up 1\n" }))),
-            "backend" | "drain" => {
+            "backend" | "drain" | "rebalance" => {
                 heard.lock().unwrap().push(request.clone());
                 Some(Answer::Ok(json!({ "done": true })))
             }
@@ -146,9 +157,14 @@ impl Site {
     }
 
     /// Has a host's endpoint read the file again.
-    pub(crate) fn reload(&self, host: &str) -> Value {
+    pub(crate) fn reload(&self, host: &str) -> Result<Value, String> {
+        self.request(host, "reload")
+    }
+
+    /// Asks a host's `evermq admin` on its control socket.
+    pub(crate) fn request(&self, host: &str, request: &str) -> Result<Value, String> {
         let socket = self.run_dir(host).join("admin.sock");
-        control::request(&socket, &json!({ "request": "reload" }), DEADLINE).unwrap()
+        control::request(&socket, &json!({ "request": request }), DEADLINE).map_err(|error| error.to_string())
     }
 
     /// For whoever has this certificate, or none.
@@ -165,7 +181,17 @@ impl Site {
 
     /// Sends a whole request and reads the whole answer; none where TLS does not get so far.
     pub(crate) fn ask(&self, host: &str, who: Option<&str>, request: &str) -> Option<Answered> {
-        let mut stream = self.open(host, who);
+        self.ask_at(self.address(host), host, who, request)
+    }
+
+    /// What an admin gets of lb1 where it listens now.
+    pub(crate) fn at(&self, address: SocketAddr, path: &str) -> Answered {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: lb1\r\nconnection: close\r\n\r\n");
+        self.ask_at(address, "lb1", Some("admin"), &request).unwrap()
+    }
+
+    fn ask_at(&self, address: SocketAddr, host: &str, who: Option<&str>, request: &str) -> Option<Answered> {
+        let mut stream = self.open_at(address, host, who);
         stream.write_all(request.as_bytes()).ok()?;
         let mut text = Vec::new();
         // One that does not say farewell has said all the same.
@@ -177,7 +203,11 @@ impl Site {
     }
 
     pub(crate) fn open(&self, host: &str, who: Option<&str>) -> StreamOwned<ClientConnection, TcpStream> {
-        let stream = TcpStream::connect(self.address(host)).unwrap();
+        self.open_at(self.address(host), host, who)
+    }
+
+    fn open_at(&self, address: SocketAddr, host: &str, who: Option<&str>) -> StreamOwned<ClientConnection, TcpStream> {
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let name = server_name(&HostName::new(host).unwrap());
         StreamOwned::new(ClientConnection::new(self.config(who), name).unwrap(), stream)
