@@ -6,7 +6,9 @@
 //! | `GET /api/host?after=N` | readers | [`crate::report::HostAnswer`] of this host |
 //! | `GET /api/cluster?after=N` | readers | the overview of all hosts, and their transitions |
 //! | `GET /metrics/vip`, `/metrics/lb`, `/metrics/broker` | readers | what that program of this host has for Prometheus |
-//! | `POST /api/drain` with `broker`, `state`, `rate` | admins | what the lb, or the broker itself, says of it |
+//! | `GET /api/drain?broker=NAME` | readers | what the lb, or on the broker's host the broker itself, says of it |
+//! | `POST /api/drain` with `broker`, `state`, `rate`, `moved` | admins | the same, after it |
+//! | `POST /api/rebalance` with `rate` | admins | what the lb says of it |
 //!
 //! Strangers get as far as the TLS handshake and, where their certificate is nobody's who may see, one refusal, for
 //! [`HANDSHAKE_TIMEOUT`] in all and [`MAX_STRANGERS`] at once; with `anonymous_read` they are readers. At most

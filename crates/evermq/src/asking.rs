@@ -33,14 +33,20 @@ pub struct ProgramArgs {
 }
 
 impl ProgramArgs {
-    /// The file, and the host that is meant.
+    /// The file, and the host that is meant: none where nobody was named and this machine is no host of the cluster.
     ///
     /// # Errors
-    /// The cluster file is wrong, or does not have the host.
-    pub fn load(&self) -> Result<(Cluster, Host), CommandError> {
+    /// The cluster file is wrong, or does not have the host that was named.
+    pub fn load(&self) -> Result<(Cluster, Option<Host>), CommandError> {
         let cluster = self.config.load()?;
-        let host = self.host.find(&cluster)?.clone();
+        let host = self.host.find_if_any(&cluster)?.cloned();
         Ok((cluster, host))
+    }
+
+    /// For each answer.
+    #[must_use]
+    pub const fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout)
     }
 }
 
@@ -138,7 +144,7 @@ impl Role {
             role: self,
             host: host.name.clone(),
             socket: cluster.run_dir.join(self.socket),
-            timeout: Duration::from_millis(args.timeout),
+            timeout: args.timeout(),
         })
     }
 }

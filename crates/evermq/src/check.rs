@@ -111,12 +111,11 @@ impl Scope {
     fn of(cluster: &Cluster, host: &ThisHost) -> Result<Self, CommandError> {
         let per_host =
             [&cluster.tls.cert, &cluster.tls.key].iter().all(|path| path.to_string_lossy().contains("{host}"));
-        match host.find(cluster) {
-            Ok(host) => Ok(Self::One(host.name.to_string())),
-            Err(error) if host.is_given() => Err(error.into()),
-            Err(_) if per_host => Ok(Self::All),
-            Err(_) => Ok(Self::Any),
-        }
+        Ok(match host.find_if_any(cluster)? {
+            Some(host) => Self::One(host.name.to_string()),
+            None if per_host => Self::All,
+            None => Self::Any,
+        })
     }
 
     fn certificate_problems(&self, cluster: &Cluster, now: SystemTime) -> Vec<Problem> {

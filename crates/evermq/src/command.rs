@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use evermq_config::{Report, RoleError};
 
+use crate::afar::AfarError;
 use crate::asking::AskError;
 use crate::certs::{self, CertsError};
 use crate::remote::RemoteError;
@@ -117,6 +118,9 @@ pub enum CommandError {
     /// A program of a host.
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// A program of a host that is asked at its endpoint.
+    #[error(transparent)]
+    Afar(#[from] AfarError),
     /// A broker's store.
     #[error(transparent)]
     Store(#[from] evermq_store::StoreError),
@@ -202,6 +206,7 @@ impl CommandError {
             | Self::Certs(_)
             | Self::Passwd(_)
             | Self::Ask(_)
+            | Self::Afar(_)
             | Self::Store(_)
             | Self::Man(_)
             | Self::Tls(_)

@@ -53,9 +53,14 @@ impl ThisHost {
         })
     }
 
-    /// Whether `--host` was given.
-    #[must_use]
-    pub fn is_given(&self) -> bool {
-        self.host.is_some()
+    /// The same; none where nobody was named and this machine is no host of the cluster, as a laptop is not.
+    ///
+    /// # Errors
+    /// The name is not in the cluster file: who names one means it.
+    pub fn find_if_any<'a>(&self, cluster: &'a Cluster) -> Result<Option<&'a Host>, RoleError> {
+        match self.find(cluster) {
+            Err(_) if self.host.is_none() => Ok(None),
+            found => found.map(Some),
+        }
     }
 }

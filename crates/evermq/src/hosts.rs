@@ -30,15 +30,22 @@ pub struct HostsArgs {
     config: ConfigFile,
     #[command(flatten)]
     host: ThisHost,
+    #[command(flatten)]
+    certificate: CertificateArgs,
+    /// How long to wait for each answer
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    timeout: u64,
+}
+
+/// Who asks.
+#[derive(Debug, Args)]
+pub struct CertificateArgs {
     /// The certificate to show to other hosts [default: admin.crt beside the CA's, or this host's own]
     #[arg(long, value_name = "FILE", requires = "key")]
     cert: Option<PathBuf>,
     /// Its private key
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
-    /// How long to wait for each answer
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
-    timeout: u64,
 }
 
 /// The hosts, as they are asked again and again.
@@ -112,26 +119,12 @@ impl HostsArgs {
     /// # Errors
     /// The host that was named is not in the file, or the certificate that was named cannot be used.
     pub fn hosts(&self, cluster: &Cluster) -> Result<Hosts, CommandError> {
-        // A laptop is no host of the cluster; who names one means it.
-        let own = match self.host.find(cluster) {
-            Ok(host) => Some(host),
-            Err(error) if self.host.is_given() => return Err(error.into()),
-            Err(_) => None,
-        };
-        let material = match (self.files(cluster, own), &self.cert) {
-            (Ok(files), Some(_)) => Ok(Material::load(&files)?),
-            (Ok(files), None) => Material::load(&files).map_err(|error| error.to_string()),
-            (Err(why), _) => Err(why),
-        };
-        let way = |host: &Host| Way {
-            name: host.name.to_string(),
-            door: door(cluster, host, material.as_ref()),
-            reading: Reading::default(),
-            own: own.filter(|own| own.name == host.name).map(|own| Own::new(cluster, own)),
-        };
-        Ok(Hosts { plan: Plan::new(cluster), ways: cluster.hosts.iter().map(way).collect(), timeout: self.timeout() })
+        let own = self.host.find_if_any(cluster)?;
+        Ok(Hosts::new(cluster, own, &self.certificate, self.timeout())?)
     }
+}
 
+impl CertificateArgs {
     /// The certificate to show.
     fn files(&self, cluster: &Cluster, own: Option<&Host>) -> Result<TlsFiles, String> {
         let ca = cluster.tls.ca.clone();
@@ -154,15 +147,39 @@ impl HostsArgs {
 }
 
 fn door(cluster: &Cluster, host: &Host, material: Result<&Material, &String>) -> Result<Door, String> {
-    let address = cluster.admin.of_host(host).ok_or("not asked: the cluster file has no admin.listen")?;
+    let address = cluster.admin.of_host(host).ok_or("the cluster file has no admin.listen")?;
     let config = material
-        .map_err(|why| format!("not asked: {why}"))?
+        .map_err(Clone::clone)?
         .client_config_for(&host.name, host.address.into())
-        .map_err(|error: TlsError| format!("not asked: {error}"))?;
+        .map_err(|error: TlsError| error.to_string())?;
     Ok(Door::new(host.name.clone(), address, config))
 }
 
 impl Hosts {
+    /// Of a cluster, asked from `own` if that is one of them.
+    ///
+    /// # Errors
+    /// The certificate that was named cannot be used.
+    pub fn new(
+        cluster: &Cluster,
+        own: Option<&Host>,
+        certificate: &CertificateArgs,
+        timeout: Duration,
+    ) -> Result<Self, TlsError> {
+        let material = match (certificate.files(cluster, own), &certificate.cert) {
+            (Ok(files), Some(_)) => Ok(Material::load(&files)?),
+            (Ok(files), None) => Material::load(&files).map_err(|error| error.to_string()),
+            (Err(why), _) => Err(why),
+        };
+        let way = |host: &Host| Way {
+            name: host.name.to_string(),
+            door: door(cluster, host, material.as_ref()),
+            reading: Reading::default(),
+            own: own.filter(|own| own.name == host.name).map(|own| Own::new(cluster, own)),
+        };
+        Ok(Self { plan: Plan::new(cluster), ways: cluster.hosts.iter().map(way).collect(), timeout })
+    }
+
     /// Asks all of them at once, in the file's order.
     pub async fn ask(&mut self) -> Vec<Heard> {
         let mut asked = JoinSet::new();
@@ -181,9 +198,13 @@ impl Hosts {
     }
 
     /// The door of a host, for what is to be done there.
-    pub fn door(&mut self, host: &str) -> Option<Result<&mut Door, String>> {
-        let way = self.ways.iter_mut().find(|way| way.name == host)?;
-        Some(way.door.as_mut().map_err(|why| why.clone()))
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn door(&mut self, host: &str) -> Result<&mut Door, String> {
+        let way = self.ways.iter_mut().find(|way| way.name == host);
+        let way = way.ok_or_else(|| format!("{host} is not in the cluster file"))?;
+        way.door.as_mut().map_err(|why| why.clone())
     }
 }
 
@@ -191,7 +212,7 @@ impl Way {
     async fn ask(&mut self, timeout: Duration) -> Heard {
         let at_door = match &mut self.door {
             Ok(door) => ask_door(door, &mut self.reading, timeout).await.map_err(Look::Silent),
-            Err(why) => Err(Look::NotAsked(why.clone())),
+            Err(why) => Err(Look::NotAsked(format!("not asked: {why}"))),
         };
         let mut heard = match (at_door, self.own.take()) {
             (Ok(heard), own) => {

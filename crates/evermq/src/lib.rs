@@ -15,10 +15,11 @@
 //! | [`events`] | `evermq events` and `evermq logs`: what has happened |
 //! | [`admin`] | `evermq admin`: the endpoint of this host |
 //! | [`hosts`] | asking all hosts |
+//! | [`afar`] | having something done by another host |
 //! | [`passwd`] | `evermq passwd`: a broker's password file |
 //! | [`reload`] | `evermq reload`: have them read the changed file |
 //! | [`upgrade`] | `evermq upgrade`: the new version takes over from the one that runs |
-//! | [`lb`] | `evermq connections`, `backend`, `drain`: what an lb does |
+//! | [`lb`] | `evermq connections`, `backend`, `drain`, `rebalance`: what an lb does |
 //! | [`store`] | `evermq store`: what a broker keeps on disk |
 //! | [`broker`] | `evermq clients`, `sessions`, `subscriptions`, `retained`, `kick`, `trace`: what a broker has |
 //! | [`asking`] | a program's control socket |
@@ -28,6 +29,7 @@
 //! | [`output`], [`table`], [`cells`] | standard output, aligned columns, values in them |
 
 pub mod admin;
+pub mod afar;
 pub mod asking;
 pub mod broker;
 pub mod cells;

@@ -12,9 +12,10 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::action::{Drain, Hands};
+use super::action::{Drain, Hands, Rebalance};
 use super::asset::{ASSETS, POLICY};
 use super::{BODY_TIMEOUT, Caller, MAX_BODY, Right};
 use crate::mirror::Mirror;
@@ -41,14 +42,14 @@ pub struct Host {
     name: String,
     sampler: Arc<Sampler>,
     mirror: Arc<Mirror>,
-    hands: Arc<Hands>,
+    hands: Hands,
 }
 
 impl Host {
     /// Of this host.
     #[must_use]
     pub fn new(cluster: &Cluster, host: &ConfiguredHost, sampler: Arc<Sampler>, mirror: Arc<Mirror>) -> Self {
-        let hands = Arc::new(Hands::new(cluster, host));
+        let hands = Hands::new(cluster, host);
         Self { name: host.name.to_string(), sampler, mirror, hands }
     }
 }
@@ -107,19 +108,35 @@ async fn route(host: &Host, caller: &Caller, request: Request<Incoming>) -> Resu
             Ok(of_json(&shown))
         }
         "/api/drain" if request.method() == Method::POST => {
-            drain(host, caller, request).await.map(|done| of_json(&done))
+            let wanted: Drain = order(caller, request).await?;
+            done(host.hands.drain(wanted, &caller.name).await)
+        }
+        "/api/drain" if reads => match text(request.uri().query(), "broker") {
+            Some(broker) => done(host.hands.drained(broker).await),
+            None => Err((StatusCode::BAD_REQUEST, "say which: /api/drain?broker=NAME".to_owned())),
+        },
+        "/api/rebalance" if request.method() == Method::POST => {
+            let wanted: Rebalance = order(caller, request).await?;
+            done(host.hands.rebalance(wanted, &caller.name).await)
         }
         path if reads && path.starts_with("/metrics/") => figures(host, &path["/metrics/".len()..]).await,
-        "/api/host" | "/api/cluster" | "/api/drain" => {
+        "/api/host" | "/api/cluster" | "/api/drain" | "/api/rebalance" => {
             Err((StatusCode::METHOD_NOT_ALLOWED, "this is asked for with another method".to_owned()))
         }
         _ => {
-            Err((StatusCode::NOT_FOUND, "there is /, /api/host, /api/cluster, /api/drain, /metrics/PROGRAM".to_owned()))
+            let there = "there is /, /api/host, /api/cluster, /api/drain, /api/rebalance, /metrics/PROGRAM";
+            Err((StatusCode::NOT_FOUND, there.to_owned()))
         }
     }
 }
 
-async fn drain(host: &Host, caller: &Caller, request: Request<Incoming>) -> Result<Value, Refusal> {
+/// What a program has answered.
+fn done(answer: Result<Value, String>) -> Result<Answered, Refusal> {
+    answer.map(|done| of_json(&done)).map_err(|text| (StatusCode::CONFLICT, text))
+}
+
+/// What somebody wants done, if he may.
+async fn order<T: DeserializeOwned>(caller: &Caller, request: Request<Incoming>) -> Result<T, Refusal> {
     if caller.may < Right::Act {
         let text = format!("\"{}\" may only see: admin.admins of the cluster file names who may act", caller.name);
         return Err((StatusCode::FORBIDDEN, text));
@@ -135,8 +152,7 @@ async fn drain(host: &Host, caller: &Caller, request: Request<Incoming>) -> Resu
         None => bad(format!("the body cannot be read: {error}")),
     })?;
     let body = body.to_bytes();
-    let wanted: Drain = serde_json::from_slice(&body).map_err(|error| bad(format!("not a request: {error}")))?;
-    Arc::clone(&host.hands).drain(wanted, &caller.name).await.map_err(|text| (StatusCode::CONFLICT, text))
+    serde_json::from_slice(&body).map_err(|error| bad(format!("not a request: {error}")))
 }
 
 fn is_from_here(request: &Request<Incoming>) -> Result<(), &'static str> {
@@ -183,8 +199,13 @@ fn of_text(kind: &'static str, text: String) -> Answered {
     response
 }
 
+/// The value of a query such as `broker=broker1`. Names of hosts need no escapes.
+fn text<'a>(query: Option<&'a str>, key: &str) -> Option<&'a str> {
+    let mut pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(name, _)| *name == key).map(|(_, value)| value)
+}
+
 /// The number of a query such as `after=7`; 0 where there is none.
 fn number(query: Option<&str>, key: &str) -> u64 {
-    let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-    pairs.filter(|(name, _)| *name == key).find_map(|(_, value)| value.parse().ok()).unwrap_or(0)
+    text(query, key).and_then(|value| value.parse().ok()).unwrap_or(0)
 }

@@ -38,8 +38,22 @@ fn an_admin_drains_a_broker_through_the_lb() {
         assert_eq!(answer.status, status, "{headers}{body}: {}", answer.body);
         assert!(answer.body.contains(words), "{words}: {}", answer.body);
     }
-    assert_eq!(site.get("lb1", Some("admin"), "/api/drain").unwrap().status, 405);
+    assert_eq!(site.get("lb1", Some("admin"), "/api/drain").unwrap().status, 400);
+    assert_eq!(site.post("lb1", "prometheus", "/api/rebalance", JSON, "{}").status, 403);
+    let moved = r#"{"broker":"broker1","state":"drain","moved":true}"#;
+    let refused = site.post("lb1", "admin", "/api/drain", JSON, moved);
+    assert!(refused.status == 409 && refused.body.contains("ask the host of broker1"), "{}", refused.body);
     assert_eq!(lb.asked.lock().unwrap().len(), 2);
+
+    // To see how far it is, and to have clients evened out.
+    assert_eq!(site.get("lb1", Some("prometheus"), "/api/drain?broker=broker1").unwrap().status, 200);
+    assert_eq!(site.get("lb1", Some("prometheus"), "/api/drain?broker=x").unwrap().status, 409);
+    assert_eq!(site.post("lb1", "admin", "/api/rebalance", JSON, r#"{"rate":7}"#).status, 200);
+    let asked = lb.asked.lock().unwrap()[2..].to_vec();
+    assert_eq!(
+        asked,
+        [json!({ "request": "backend", "name": "broker1" }), json!({ "request": "rebalance", "rate": 7 })]
+    );
 }
 
 #[test]
@@ -50,7 +64,9 @@ fn a_broker_host_drains_its_own_broker() {
     assert_eq!(site.get("broker1", Some("admin"), "/api/cluster").unwrap().json()["drains"], json!(["broker1"]));
     assert_eq!(site.post("broker1", "admin", "/api/drain", JSON, DRAIN).status, 200);
     let asked = broker.asked.lock().unwrap().clone();
-    assert_eq!(asked, [json!({ "request": "drain", "state": "drain", "rate": null })]);
+    assert_eq!(asked, [json!({ "request": "drain", "state": "drain", "rate": null, "moved": false })]);
+    let refused = site.post("broker1", "admin", "/api/rebalance", JSON, "{}");
+    assert!(refused.status == 409 && refused.body.contains("ask an lb host"), "{}", refused.body);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! `evermq drain` on the host of the broker itself: it sends all of its clients away, wherever they come from.
+//! `evermq drain` by the broker itself, on its own host or asked at its host's endpoint: it sends all of its clients away,
+//! wherever they come from.
 
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::BROKER;
-use crate::asking::{AskError, Program, ProgramArgs};
+use crate::asking::{AskError, ProgramArgs};
 use crate::cells::word;
 use crate::command::CommandError;
 use crate::output;
@@ -28,19 +29,45 @@ pub struct Wanted {
     pub undo: bool,
 }
 
+impl Wanted {
+    /// As an endpoint is asked for it.
+    #[must_use]
+    pub fn body(self, broker: &str) -> Value {
+        json!({ "broker": broker, "state": self.state(), "rate": self.rate, "moved": self.moved })
+    }
+
+    const fn state(self) -> &'static str {
+        if self.undo { "ready" } else { "drain" }
+    }
+}
+
 /// Begins or ends a drain.
 ///
 /// # Errors
 /// The broker does not answer, the drain was undone meanwhile, or standard output cannot be written.
 pub fn run(args: &ProgramArgs, wanted: Wanted) -> Result<ExitCode, CommandError> {
     let broker = BROKER.find(args)?;
-    let state = if wanted.undo { "ready" } else { "drain" };
-    let request = json!({ "request": "drain", "state": state, "rate": wanted.rate, "moved": wanted.moved });
-    let mut answer = broker.ask(&request, Duration::ZERO)?;
-    if wanted.wait {
-        answer = wait(&broker, answer, args.json)?;
+    let request = json!({ "request": "drain", "state": wanted.state(), "rate": wanted.rate, "moved": wanted.moved });
+    let first = broker.ask(&request, Duration::ZERO)?;
+    let look = || Ok(broker.ask(&json!({ "request": "drain" }), Duration::ZERO)?);
+    finish(broker.host(), first, wanted.wait, args.json, look)
+}
+
+/// Shows the answer; with `wait` the one that says that it may be stopped.
+///
+/// # Errors
+/// As [`run`]; those of `look`, which asks how far it is.
+pub fn finish(
+    host: &str,
+    mut answer: Value,
+    wait: bool,
+    as_json: bool,
+    look: impl FnMut() -> Result<Value, CommandError>,
+) -> Result<ExitCode, CommandError> {
+    if wait {
+        answer = until_it_may_stop(host, answer, as_json, look)?;
     }
-    if args.json {
+    if as_json {
         output::print_json(&answer)?;
     } else {
         output::print(&text(&answer))?;
@@ -50,11 +77,15 @@ pub fn run(args: &ProgramArgs, wanted: Wanted) -> Result<ExitCode, CommandError>
 
 /// Until it may be stopped. Tells how far it is: on a terminal, as a line of JSON each time where that is asked for, and
 /// wherever it does not get on.
-fn wait(broker: &Program, mut answer: Value, as_json: bool) -> Result<Value, CommandError> {
+fn until_it_may_stop(
+    host: &str,
+    mut answer: Value,
+    as_json: bool,
+    mut look: impl FnMut() -> Result<Value, CommandError>,
+) -> Result<Value, CommandError> {
     let terminal = io::stderr().is_terminal();
     let mut stuck_said = false;
     while answer["may_stop"] != true {
-        let host = broker.host();
         if answer["state"] == "ready" {
             return Err(AskError::Gone(format!(
                 "{host} does not drain any more; it has {} clients",
@@ -75,7 +106,7 @@ fn wait(broker: &Program, mut answer: Value, as_json: bool) -> Result<Value, Com
             output::complain(text(&answer).trim_end());
         }
         pause();
-        answer = broker.ask(&json!({ "request": "drain" }), Duration::ZERO)?;
+        answer = look()?;
     }
     Ok(answer)
 }

@@ -13,7 +13,7 @@ mod trace;
 use crate::asking::Role;
 
 pub use clients::{ClientsArgs, run as run_clients};
-pub use drain::{Wanted, run as run_drain};
+pub use drain::{Wanted, finish as finish_drain, run as run_drain};
 pub use kick::{KickArgs, run as run_kick};
 pub use retained::{RetainedArgs, run as run_retained};
 pub use sessions::{SessionsArgs, run as run_sessions};

@@ -7,10 +7,11 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{LB, render};
-use crate::asking::{AskError, Program, ProgramArgs};
+use super::{LB, drain_afar, render};
+use crate::asking::{AskError, ProgramArgs};
 use crate::broker::{BROKER, Wanted, run_drain as run_own};
 use crate::command::CommandError;
+use crate::hosts::CertificateArgs;
 use crate::output;
 
 /// Between two looks of `--wait`.
@@ -20,54 +21,62 @@ const LOOK: Duration = Duration::from_millis(500);
 #[derive(Debug, Args)]
 #[command(after_help = "On the broker's own host: evermq drain broker1 --wait && systemctl restart evermq-broker\n\
                         From an lb's host: evermq drain broker1 --wait && ssh broker1 systemctl restart evermq-broker; \
-                        evermq drain broker1 --undo\n\n\
+                        evermq drain broker1 --undo\n\
+                        From a laptop with an admin's certificate: evermq drain broker1 --moved --wait --config evermq.toml\n\n\
                         On its own host the broker tells the lbs, hands all of its clients over and refuses new ones; a restart ends \
-                        that. From an lb's host every lb of the cluster moves its own clients. Clients stay while no other broker \
-                        takes any.\n\n\
+                        that. From an lb's host every lb of the cluster moves its own clients. From anywhere else the broker's host is \
+                        asked at its endpoint ([admin]) to do as on its own host; where that host does not answer, the lbs are. Clients \
+                        stay while no other broker takes any.\n\n\
                         Exit status: 0 done, with --wait when the last client has left; 1 the program does not answer or would not, or \
                         the drain was undone meanwhile; 2 the command line or the file is wrong.")]
 pub struct DrainArgs {
     /// The broker, as the cluster file or `evermq status` names it
     #[arg(value_name = "BROKER")]
-    name: String,
+    pub(super) name: String,
     /// Clients to move in a second [default: lb.rebalance_rate, or 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
     /// Wait until it has no client any more (of this lb, from an lb's host), and may be stopped
     #[arg(long)]
     wait: bool,
-    /// It will not be back: clients of MQTT 5.0 are told 0x9D (Server moved) in the place of 0x9C (Use another server); on its own host
+    /// It will not be back: clients of MQTT 5.0 are told 0x9D (Server moved) in the place of 0x9C (Use another server)
     #[arg(long)]
     moved: bool,
     /// Let it have clients again
     #[arg(long, conflicts_with_all = ["rate", "wait", "moved"])]
     undo: bool,
     #[command(flatten)]
-    lb: ProgramArgs,
+    pub(super) lb: ProgramArgs,
+    #[command(flatten)]
+    pub(super) certificate: CertificateArgs,
 }
 
 /// Begins or ends a drain.
 ///
 /// # Errors
-/// The cluster file is wrong, the host is neither the broker's nor an lb's, its program does not answer or knows no such
-/// broker, or standard output cannot be written.
+/// The cluster file is wrong, the program that is asked does not answer or knows no such broker, another host cannot be
+/// asked, or standard output cannot be written.
 pub fn run(args: &DrainArgs) -> Result<ExitCode, CommandError> {
     let (cluster, host) = args.lb.load()?;
-    if host.name.as_str() == args.name && (BROKER.has)(&host) {
-        let DrainArgs { wait, moved, undo, .. } = *args;
-        let rate = args.rate.or(cluster.lb.rebalance.rate);
-        return run_own(&args.lb, Wanted { rate, moved, wait, undo });
+    let DrainArgs { rate, wait, moved, undo, .. } = *args;
+    let wanted = Wanted { rate, moved, wait, undo };
+    let by_itself = Wanted { rate: rate.or(cluster.lb.rebalance.rate), ..wanted };
+    match &host {
+        Some(host) if host.name.as_str() == args.name && (BROKER.has)(host) => run_own(&args.lb, by_itself),
+        // Only the broker says that it will not be back.
+        Some(host) if (LB.has)(host) && !moved => run_here(args, wanted),
+        this => drain_afar::run(args, &cluster, this.as_ref(), wanted, by_itself),
     }
-    if args.moved {
-        let text = format!("--moved is for the broker to say: run this on {}", args.name);
-        return Err(AskError::Gone(text).into());
-    }
+}
+
+fn run_here(args: &DrainArgs, wanted: Wanted) -> Result<ExitCode, CommandError> {
     let lb = LB.find(&args.lb)?;
-    let state = if args.undo { "ready" } else { "drain" };
-    let mut answer =
-        lb.ask(&json!({ "request": "backend", "name": args.name, "state": state, "rate": args.rate }), Duration::ZERO)?;
-    if args.wait {
-        answer = wait(&lb, &args.name, answer)?;
+    let state = if wanted.undo { "ready" } else { "drain" };
+    let request = json!({ "request": "backend", "name": args.name, "state": state, "rate": wanted.rate });
+    let mut answer = lb.ask(&request, Duration::ZERO)?;
+    if wanted.wait {
+        let look = || Ok(lb.ask(&json!({ "request": "backend", "name": args.name }), Duration::ZERO)?);
+        answer = until_empty(&args.name, answer, look)?;
     }
     if args.lb.json {
         output::print_json(&answer)?;
@@ -77,8 +86,12 @@ pub fn run(args: &DrainArgs) -> Result<ExitCode, CommandError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Until there is no connection any more. Tells how far it is on a terminal, or where it does not get on.
-fn wait(lb: &Program, name: &str, mut answer: Value) -> Result<Value, CommandError> {
+/// Until the lb has no connection to it any more. Tells how far it is on a terminal, or where it does not get on.
+pub(super) fn until_empty(
+    name: &str,
+    mut answer: Value,
+    mut look: impl FnMut() -> Result<Value, CommandError>,
+) -> Result<Value, CommandError> {
     let terminal = io::stderr().is_terminal();
     let mut stuck_said = false;
     loop {
@@ -99,7 +112,7 @@ fn wait(lb: &Program, name: &str, mut answer: Value) -> Result<Value, CommandErr
             output::complain(&format!("{name}: {left} connections left{}", remaining(left, &answer)));
         }
         pause();
-        answer = lb.ask(&json!({ "request": "backend", "name": name }), Duration::ZERO)?;
+        answer = look()?;
     }
 }
 

@@ -1,8 +1,10 @@
-//! `evermq connections`, `evermq backend`, `evermq drain`, `evermq rebalance`: what an lb does, seen and steered through its control socket.
+//! `evermq connections`, `evermq backend`, `evermq drain`, `evermq rebalance`: what an lb does, seen and steered through its control
+//! socket, or at its host's endpoint.
 
 mod backend;
 mod connections;
 mod drain;
+mod drain_afar;
 mod rebalance;
 mod render;
 

@@ -21,7 +21,7 @@ fn site() -> Site {
 
 /// Asks again and again until there is an answer.
 #[expect(clippy::disallowed_methods, reason = "a test waits for what another process does")]
-fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
         if let Some(found) = look() {

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Answers requests in turn, and keeps them.
-struct Lb {
+pub(crate) struct Lb {
     asked: Arc<Mutex<Vec<Value>>>,
     shutdown: CancellationToken,
     thread: Option<JoinHandle<()>>,
@@ -21,7 +21,11 @@ struct Lb {
 
 impl Lb {
     #[expect(clippy::disallowed_methods, reason = "a deadline for what other tests' programs do")]
-    fn start(site: &Site, socket: &str, answers: impl IntoIterator<Item = Result<Value, &'static str>>) -> Self {
+    pub(crate) fn start(
+        site: &Site,
+        socket: &str,
+        answers: impl IntoIterator<Item = Result<Value, &'static str>>,
+    ) -> Self {
         let path = site.path("run").join(socket);
         let deadline = Instant::now() + Duration::from_secs(20);
         // A program that another test is just starting holds the one before until its exec.
@@ -53,7 +57,7 @@ impl Lb {
         Self { asked, shutdown, thread: Some(thread) }
     }
 
-    fn asked(&self) -> Vec<Value> {
+    pub(crate) fn asked(&self) -> Vec<Value> {
         std::mem::take(&mut self.asked.lock().unwrap())
     }
 }
@@ -129,7 +133,7 @@ fn connections_are_closed_by_number() {
     assert!(site.evermq("connections close --config evermq.toml").bad(2).contains("<ID>"));
 }
 
-fn broker(connections: u64, state: &str) -> Result<Value, &'static str> {
+pub(crate) fn broker(connections: u64, state: &str) -> Result<Value, &'static str> {
     Ok(
         json!({ "host": "lb1", "name": "broker1", "state": state, "standing": "up", "weight": 1, "weight_by_hand": false,
         "connections": connections, "drain_rate": 100, "refuge": true, "peers": [] }),
@@ -169,7 +173,7 @@ fn a_drain_is_waited_for_and_undone() {
     ask("--undo").good();
     assert_eq!(lb.asked()[0]["state"], "ready");
     assert!(ask("--undo --wait").bad(2).contains("--wait"));
-    assert!(ask("--moved").bad(1).contains("run this on broker1"));
+    assert!(ask("--moved").bad(1).contains("run this there: `ssh broker1 evermq"));
     drop(lb);
 
     let mut alone = broker(5, "drain").unwrap();
@@ -210,8 +214,12 @@ fn what_cannot_be_asked_here_says_where_to_ask() {
     let _lb = Lb::start(&site, "lb.sock", [shown(&[])]);
     let other = site.evermq("connections --config evermq.toml --host lb2").bad(1);
     assert!(other.contains("is the control socket of lb1, not of lb2"), "{other}");
-    let broker = site.evermq("drain broker2 --config evermq.toml --host broker1").bad(2);
-    assert!(broker.contains("does not have the role \"lb\""), "{broker}");
+    let broker = site.evermq("drain broker2 --config evermq.toml --host broker1").bad(1);
+    assert!(
+        broker.contains("broker2 cannot be asked from here: the cluster file has no admin.listen")
+            && broker.contains("`ssh broker2 evermq ...`"),
+        "{broker}"
+    );
 }
 
 #[test]
