@@ -130,7 +130,6 @@ async function look(browser) {
   await shot(phone.page, "phone-failover");
 
   run("heal", holder);
-  start(holder, [EVERMQ, "admin"]);
   await until("all is up again", async () => (await verdict(page)) === "up");
 
   // An admin drains a broker, and lets it serve again.
@@ -154,11 +153,9 @@ async function look(browser) {
 
 async function main() {
   fs.mkdirSync(SHOTS, { recursive: true });
-  run("up", "--set", "admin.listen=0.0.0.0:9003", "--set", 'admin.admins=["client"]', "--set", 'admin.readers=["pub"]',
-    "--set", "lb.slow_start=0s");
+  run("up", "--set", 'admin.admins=["client"]', "--set", 'admin.readers=["pub"]', "--set", "lb.slow_start=0s");
   let browser;
   try {
-    for (const host of Object.keys(HOSTS)) start(host, [EVERMQ, "admin"]);
     const tls = ["-h", "198.18.0.10", "-p", "9000", "--cafile", "/etc/evermq/tls/ca.crt",
       "--cert", "/etc/evermq/tls/client.crt", "--key", "/etc/evermq/tls/client.key"];
     const again = (words, stdin) => {

@@ -64,6 +64,7 @@ fn cluster_file(name: &str, settings: &[String]) -> Result<String, LabError> {
     set(&mut sections, "vip", "address", quoted(&plan::VIP.to_string()));
     set(&mut sections, "lb", "listen", quoted(&format!("0.0.0.0:{}", plan::VIP_PORT)));
     set(&mut sections, "broker", "store.path", quoted("store/{host}"));
+    set(&mut sections, "admin", "listen", quoted(&format!("0.0.0.0:{}", plan::ADMIN_PORT)));
     for (key, file) in [("ca", "tls/ca.crt"), ("cert", "tls/{host}.crt"), ("key", "tls/{host}.key")] {
         set(&mut sections, "tls", key, quoted(file));
     }
@@ -139,6 +140,8 @@ mod tests {
         assert_eq!(cluster.broker.listen_plain, "127.0.0.1:1883".parse().ok());
         assert_eq!(cluster.vips().collect::<Vec<_>>(), [std::net::IpAddr::V4(plan::VIP)]);
         assert_eq!(cluster.hosts.len(), 4);
+        assert_eq!(cluster.admin.of_host(&cluster.hosts[0]), Some(plan::page().into()));
+        assert!(cluster.admin.admins.iter().all(|name| CLIENT_CERTIFICATES.contains(&name.as_str())));
         for host in cluster.hosts {
             let planned = plan::Host::named(host.name.as_str()).unwrap();
             assert_eq!(host.address, planned.address());

@@ -4,7 +4,7 @@
 //!   lab up ---- starts ----> keeper: first process of a process id namespace that holds the whole lab,
 //!                              |     network namespace with the switch
 //!                              +---- host lb1:     first process of its own pid, network, mount and UTS namespaces
-//!                              |       +---- evermq-lb, evermq-vip
+//!                              |       +---- evermq-lb, evermq-vip, evermq admin
 //!                              +---- host broker1 ...
 //! ```
 //! When the keeper ends, however it ends, the kernel ends every process in its process id namespace, and network, mounts and
@@ -75,7 +75,7 @@ pub struct LabArgs {
 
 #[derive(Debug, Subcommand)]
 enum LabCommand {
-    /// Start two load balancers, two brokers and a client host, with certificates and all programs
+    /// Start two load balancers, two brokers and a client host, with certificates, all programs and the endpoints for operators
     Up(up::UpArgs),
     /// Run a command in a host; its exit status is passed on
     Exec(exec::ExecArgs),
@@ -138,7 +138,7 @@ struct CutArgs {
 struct ProgramArg {
     /// The host: lb1, lb2, broker1 or broker2
     host: String,
-    /// The program: evermq-lb, evermq-vip or evermq-broker
+    /// The program: evermq-lb, evermq-vip, evermq-broker or evermq-admin
     program: String,
 }
 

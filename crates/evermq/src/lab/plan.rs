@@ -9,7 +9,9 @@ pub(super) const VIP_PORT: u16 = 9000;
 /// Length of the network's prefix. 198.18.0.0/15 is for tests of networks (RFC 2544), so it is nobody's own.
 pub(super) const PREFIX_LENGTH: u8 = 24;
 /// Names of the client certificates, all in the client host's `/etc/evermq/tls`.
-pub(super) const CLIENT_CERTIFICATES: [&str; 3] = ["client", "pub", "sub"];
+pub(super) const CLIENT_CERTIFICATES: [&str; 4] = ["admin", "client", "pub", "sub"];
+/// Where each host says how the cluster is.
+pub(super) const ADMIN_PORT: u16 = 9003;
 /// The host that clients run on.
 pub(super) const CLIENT: &str = "client";
 
@@ -22,18 +24,29 @@ pub(super) enum Program {
     Vip,
     /// `evermq-broker`.
     Broker,
+    /// `evermq admin`.
+    Admin,
 }
 
 impl Program {
     /// Every program, in the order in which a host starts them.
-    pub(super) const ALL: [Self; 3] = [Self::Lb, Self::Vip, Self::Broker];
+    pub(super) const ALL: [Self; 4] = [Self::Lb, Self::Vip, Self::Broker, Self::Admin];
 
-    /// The name of the executable.
+    /// Its name, as its unit and its log file have it.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Lb => "evermq-lb",
             Self::Vip => "evermq-vip",
             Self::Broker => "evermq-broker",
+            Self::Admin => "evermq-admin",
+        }
+    }
+
+    /// The name of the executable, and what it is told.
+    pub(super) const fn command(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::Lb | Self::Vip | Self::Broker => (self.name(), &[]),
+            Self::Admin => ("evermq", &["admin"]),
         }
     }
 
@@ -43,6 +56,7 @@ impl Program {
             Self::Lb => "lb.sock",
             Self::Vip => "vip.sock",
             Self::Broker => "broker.sock",
+            Self::Admin => evermq_admin::CONTROL_SOCKET,
         }
     }
 
@@ -69,10 +83,10 @@ pub(super) struct Host {
 
 /// Every host of a lab.
 pub(super) const HOSTS: [Host; 5] = [
-    Host { name: "lb1", octet: 11, roles: &["lb"], programs: &[Program::Lb, Program::Vip] },
-    Host { name: "lb2", octet: 12, roles: &["lb"], programs: &[Program::Lb, Program::Vip] },
-    Host { name: "broker1", octet: 21, roles: &["broker"], programs: &[Program::Broker] },
-    Host { name: "broker2", octet: 22, roles: &["broker"], programs: &[Program::Broker] },
+    Host { name: "lb1", octet: 11, roles: &["lb"], programs: &[Program::Lb, Program::Vip, Program::Admin] },
+    Host { name: "lb2", octet: 12, roles: &["lb"], programs: &[Program::Lb, Program::Vip, Program::Admin] },
+    Host { name: "broker1", octet: 21, roles: &["broker"], programs: &[Program::Broker, Program::Admin] },
+    Host { name: "broker2", octet: 22, roles: &["broker"], programs: &[Program::Broker, Program::Admin] },
     Host { name: CLIENT, octet: 100, roles: &[], programs: &[] },
 ];
 
@@ -96,6 +110,11 @@ impl Host {
 /// Where clients connect, as an address.
 pub(super) const fn service() -> SocketAddrV4 {
     SocketAddrV4::new(VIP, VIP_PORT)
+}
+
+/// Where the first host shows how the cluster is, as an address.
+pub(super) const fn page() -> SocketAddrV4 {
+    SocketAddrV4::new(HOSTS[0].address(), ADMIN_PORT)
 }
 
 /// The names of all hosts, for messages.

@@ -178,7 +178,9 @@ impl Programs {
     fn spawn(&self, program: Program) -> io::Result<Pid> {
         let path = through(&self.logs, &format!("{}.log", program.name()));
         let log = OpenOptions::new().create(true).append(true).open(path)?;
-        let child = Command::new(self.bin_dir.join(program.name()))
+        let (executable, arguments) = program.command();
+        let child = Command::new(self.bin_dir.join(executable))
+            .args(arguments)
             .current_dir("/")
             .env("NOTIFY_SOCKET", Notices::address())
             .stdin(Stdio::null())

@@ -1,4 +1,5 @@
-//! Waiting until a whole lab works: brokers linked, load balancers with brokers, the VIP held by exactly one.
+//! Waiting until a whole lab works: brokers linked, load balancers with brokers, the VIP held by exactly one, and that to be seen
+//! at every host.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ use super::{clock, commands};
 pub(super) const TIMEOUT: Duration = Duration::from_secs(20);
 /// How often the programs are asked.
 const INTERVAL: Duration = Duration::from_millis(20);
+/// How long endpoints may take to find every program up. Where settings keep one from it, the lab is ready all the same.
+const SETTLING: Duration = Duration::from_secs(2);
 /// Log lines that a failure shows.
 const LINES: usize = 10;
 
@@ -23,6 +26,7 @@ enum Stage {
     Linked,
     Balancing,
     Held,
+    Shown,
 }
 
 /// What is missing, and whose log may say why.
@@ -36,8 +40,12 @@ struct Missing {
 pub(super) fn wait(lab: &Lab, interrupt: &Interrupt, mut say: impl FnMut(&str)) -> Result<(), LabError> {
     let deadline = clock::now() + TIMEOUT;
     let doors = Doors::open(lab)?;
-    for stage in [Stage::Linked, Stage::Balancing, Stage::Held] {
+    for stage in [Stage::Linked, Stage::Balancing, Stage::Held, Stage::Shown] {
         say(&doors.wait(stage, deadline, interrupt)?);
+    }
+    let settled = clock::now() + SETTLING;
+    while !doors.all_are_seen_up() && clock::now() < settled && !interrupt.happened() {
+        clock::pause(INTERVAL);
     }
     Ok(())
 }
@@ -93,6 +101,7 @@ impl<'a> Doors<'a> {
                 [] => Err(self.missing_vip("no host holds the VIP")),
                 _ => Err(self.missing_vip("both load balancers hold the VIP")),
             },
+            Stage::Shown => self.shown(),
         }
     }
 
@@ -133,6 +142,28 @@ impl<'a> Doors<'a> {
             names.push(host.name);
         }
         Ok(format!("{} see every broker up", names.join(" and ")))
+    }
+
+    fn shown(&self) -> Result<String, Missing> {
+        for (host, door) in self.with(Program::Admin) {
+            let state = ask(host, door, Program::Admin)?;
+            if !state["listen"].is_string() {
+                let what = "serves nothing".to_owned();
+                return Err(Missing { host: host.name, program: Program::Admin, what });
+            }
+        }
+        Ok(format!("every host says how the cluster is, at port {}", plan::ADMIN_PORT))
+    }
+
+    /// Whether the endpoints have seen what the stages before have: they ask the programs now and then only.
+    fn all_are_seen_up(&self) -> bool {
+        self.with(Program::Admin).all(|(host, door)| {
+            let state = ask(host, door, Program::Admin).unwrap_or(serde_json::Value::Null);
+            let programs = state["programs"].as_object();
+            programs.is_some_and(|programs| {
+                programs.len() + 1 == host.programs.len() && programs.values().all(|health| health == "up")
+            })
+        })
     }
 
     fn masters(&self) -> Result<Vec<&'static str>, Missing> {

@@ -120,6 +120,10 @@ fn summary(program: Program, state: &Value) -> String {
             let broker = BrokerView::new(state);
             format!("{}, linked to {} brokers", count(broker.connections, "connection"), view::share(&broker.peers))
         }
+        Program::Admin => match state["listen"].as_str() {
+            Some(address) => format!("serves https://{address}"),
+            None => "serves nothing".to_owned(),
+        },
     }
 }
 

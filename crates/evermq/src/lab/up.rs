@@ -134,7 +134,7 @@ fn bin_dir(named: Option<&Path>) -> Result<PathBuf, LabError> {
     let absolute = directory
         .canonicalize()
         .map_err(LabError::io(format!("cannot use {} as the programs' directory", directory.display())))?;
-    for program in Program::ALL.map(Program::name) {
+    for (program, _) in Program::ALL.map(Program::command) {
         if !absolute.join(program).is_file() {
             return Err(LabError::NoProgram { program, directory: absolute });
         }
@@ -180,6 +180,8 @@ lab \"{name}\" is up; clients connect to {service} from the host `client`
   subscribe          {subscribe}
   publish            {publish}
   look               {lab_command} status
+  as an operator     {lab_command} exec client -- evermq status      (or events, logs, drain broker1)
+  its page           https://{page}/ for browsers in the lab: docs/admin.md
   kill a host        {lab_command} kill lb1        (cable out, every process dead)
   bring it back      {lab_command} heal lb1
   kill a program     {lab_command} kill-program broker1 evermq-broker
@@ -189,6 +191,7 @@ lab \"{name}\" is up; clients connect to {service} from the host `client`
   a shell in a host  {lab_command} exec lb1 -- sh
   end                {lab_command} down
 ",
-        service = plan::service()
+        service = plan::service(),
+        page = plan::page()
     )
 }
