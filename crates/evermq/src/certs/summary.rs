@@ -13,8 +13,16 @@ use crate::table::Table;
 pub(super) fn everything(made: &Made, dir: &Path, config: &Path, cluster: &Cluster) -> String {
     let ca = dir.join("ca.crt");
     let mut text = listing(made, dir) + "next:\n" + &install_hosts(made, &ca, config, cluster);
-    let client = made.pairs.iter().skip(1).find(|pair| host_of(pair, cluster).is_none());
-    text += &match client {
+    let clients = || made.pairs.iter().skip(1).filter(|pair| host_of(pair, cluster).is_none());
+    let is_admin = |pair: &&Pair| {
+        let name = pair.certificate.file_stem().and_then(|name| name.to_str());
+        cluster.admin.admins.iter().any(|admin| Some(admin.as_str()) == name)
+    };
+    if let (Some(_), Some(admin), None) = (cluster.admin.listen, cluster.admin.admins.first(), clients().find(is_admin))
+    {
+        text += &format!("  for `evermq status` and the page: evermq certs client {admin} --dir {}\n", dir.display());
+    }
+    text += &match clients().find(|pair| !is_admin(pair)) {
         Some(client) => try_it(client, &ca, cluster),
         None => format!("  for each client: evermq certs client NAME --dir {}\n", dir.display()),
     };

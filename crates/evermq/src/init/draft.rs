@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Write as _};
 use std::path::Path;
 
 /// The tables of a cluster file in their order.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "cluster",
     "vip",
     "vip.track",
@@ -20,6 +20,7 @@ const ORDER: [&str; 17] = [
     "broker.auth",
     "broker.listeners",
     "bridges",
+    "admin",
     "tls",
     "hosts",
 ];

@@ -168,9 +168,9 @@ pub fn write_new(path: &Path, text: &str) -> Result<(), InitError> {
 fn next(path: &Path) -> String {
     let path = path.display();
     format!(
-        "next:\n  evermq certs init --config {path} --dir tls --client client   # beside the file\n  evermq check --config {path}\n  \
+        "next:\n  evermq certs init --config {path} --dir tls --client client --client admin   # beside the file\n  evermq check --config {path}\n  \
          evermq check --config {path} --hosts                            # what is in the way on the hosts\n  \
-         evermq deploy --config {path} --packages DIRECTORY\n"
+         evermq deploy --config {path} --packages DIRECTORY\n  evermq status --config {path}                                    # by tls/admin.crt\n"
     )
 }
 

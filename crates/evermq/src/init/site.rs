@@ -36,6 +36,8 @@ pub struct SiteHost {
 
 /// Where the lb hosts listen unless told otherwise.
 pub const USUAL_PORT: u16 = 9000;
+/// Where each host says how the cluster is, unless clients connect there.
+const ADMIN_PORT: u16 = 9003;
 /// The cluster's name unless told otherwise.
 pub const USUAL_NAME: &str = "mqtt";
 
@@ -139,9 +141,20 @@ impl Site {
             let value = if key == "listen" { Value::from(format!("0.0.0.0:{other}")) } else { Value::from(other) };
             draft.table(table).set(key, value, "not its usual one, which clients connect to");
         }
+        self.admin(&mut draft);
         tls(&mut draft);
         self.hosts(&mut draft);
         draft
+    }
+
+    /// `[admin]`: a cluster that is new is one that somebody wants to look at, and nobody gets in without a certificate.
+    fn admin(&self, draft: &mut Draft) {
+        let port = if self.port == ADMIN_PORT { ADMIN_PORT + 1 } else { ADMIN_PORT };
+        draft
+            .table("admin")
+            .comment("Status, events, figures and a web page, at each host: for these certificates, and the hosts' own to see.")
+            .set("listen", format!("0.0.0.0:{port}"), "HTTPS with mutual TLS; without it nothing is served")
+            .set("admins", Value::list(["admin"]), "`evermq certs client admin` makes it; no device may have such a name");
     }
 
     /// What has the port that clients connect to as its usual one on the same host: table, key, and a port instead.
@@ -268,13 +281,15 @@ mod tests {
             assert_eq!(loaded.warnings.problems, [], "{text}");
             assert_eq!(loaded.cluster.hosts.len(), hosts.len());
             assert_eq!(loaded.cluster.vips().next(), site.vip);
+            assert_eq!(loaded.cluster.admin.listen, "0.0.0.0:9003".parse().ok());
+            assert_eq!(loaded.cluster.admin.admins, ["admin"]);
         }
     }
 
     #[test]
     fn ports_do_not_clash() {
         let both = [("one", "10.0.0.1", "lb"), ("two", "10.0.0.2", "lb")];
-        for port in [1, 8883, 8884, 8885, 9000, 9001, 9002, 65_535] {
+        for port in [1, 8883, 8884, 8885, 9000, 9001, 9002, 9003, 9004, 65_535] {
             for hosts in [&FOUR[..], &both[..]] {
                 let site = Site { port, ..site(None, hosts) };
                 let text = site.draft().to_string();

@@ -59,6 +59,8 @@ const OLDEST_KERNEL: (u32, u32) = (4, 18);
 const DESCRIPTORS_BESIDE: u64 = 1_000;
 /// Kilobytes below which a broker's disk is too small to begin with.
 const LEAST_DISK: u64 = 1 << 20;
+/// What runs `evermq admin`, as lists of processes call it.
+const ADMIN_PROGRAM: &str = "evermq";
 /// What new connections wait in; the programs ask for 4096.
 const BACKLOG: u64 = 1_024;
 const SOON_DAYS: i64 = 30;
@@ -89,6 +91,9 @@ pub fn ports(cluster: &Cluster, host: &Host) -> Vec<Port> {
         if cluster.brokers().count() > 1 {
             tcp(broker.peer_port, "evermq-broker", true);
         }
+    }
+    if let Some(listen) = cluster.admin.listen {
+        tcp(listen.port(), ADMIN_PROGRAM, !listen.ip().is_loopback());
     }
     if let Some(quorum) = &cluster.quorum {
         let program = if host.lb { "evermq-vip" } else { "evermq-broker" };

@@ -15,7 +15,9 @@ fn empty() -> Site {
 
 /// Makes certificates beside the file and has every host's checked.
 fn passes(site: &Site, hosts: &[&str]) {
-    site.evermq("certs init --config evermq.toml --dir tls").good();
+    let said = site.evermq("certs init --config evermq.toml --dir tls").good();
+    // The file lets an admin see and act, who was forgotten here.
+    assert!(said.contains("for `evermq status` and the page: evermq certs client admin --dir tls\n"), "{said}");
     for host in hosts {
         let report = site.evermq(&format!("check --config evermq.toml --host {host}"));
         assert!(report.stdout.contains("(0 errors, 0 warnings)"), "{report:#?}");
