@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`command`] | command line, config, exit status |
 //! | [`log`] | log lines as the cluster file asks |
+//! | `journal` | lines with fields, for journald |
 //! | [`events`] | the last lines of it, for who asks |
 //! | [`process`] | version, open files, memory |
 //! | [`shutdown`] | SIGTERM and SIGINT |
@@ -28,6 +29,7 @@ pub mod control;
 pub mod events;
 pub mod eviction;
 pub mod health;
+mod journal;
 pub mod kept;
 pub mod limits;
 pub mod listen;

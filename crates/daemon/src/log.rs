@@ -1,21 +1,16 @@
 //! Log lines on standard error, as the cluster file asks.
 //!
-//! `EVERMQ_LOG` overrides the level with a filter such as `info,evermq_lb=debug`. Under journald the time and the level are
-//! journald's: lines carry its priority prefix instead.
+//! `EVERMQ_LOG` overrides the level with a filter such as `info,evermq_lb=debug`. Where standard error is the journal's, lines of
+//! text go to journald with their fields ([`crate::journal`]); time and level are journald's.
 
-use std::fmt;
 use std::sync::OnceLock;
 
 use evermq_config::cluster::{Log, LogFormat, LogLevel};
-use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::{Format, Writer};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
-use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::events;
+use crate::{events, journal};
 
 /// Environment variable that overrides `cluster.log_level`.
 pub const FILTER_VARIABLE: &str = "EVERMQ_LOG";
@@ -46,7 +41,7 @@ pub fn init(log: Log) {
     let lines = lines.log_internal_errors(false);
     let lines = match log.format {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
-        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => lines.event_format(Journal::new()).boxed(),
+        LogFormat::Text if journal::has_standard_error() => journal::Journal::new().boxed(),
         LogFormat::Text => lines.with_target(false).boxed(),
     };
     // A second call finds a logger in place: the first one stays.
@@ -57,32 +52,4 @@ pub fn init(log: Log) {
 /// connection) and are nothing to wake anyone for.
 fn quiet(level: &str) -> String {
     format!("{level},rustls=error")
-}
-
-/// A text line that begins with its priority in the form that journald reads (sd-daemon(3)).
-struct Journal {
-    line: Format<tracing_subscriber::fmt::format::Full, ()>,
-}
-
-impl Journal {
-    fn new() -> Self {
-        Self { line: tracing_subscriber::fmt::format().without_time().with_level(false).with_target(false) }
-    }
-}
-
-impl<S, N> FormatEvent<S, N> for Journal
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let priority = match *event.metadata().level() {
-            Level::ERROR => 3,
-            Level::WARN => 4,
-            Level::INFO => 6,
-            Level::DEBUG | Level::TRACE => 7,
-        };
-        write!(writer, "<{priority}>")?;
-        self.line.format_event(context, writer, event)
-    }
 }
