@@ -9,6 +9,7 @@ mod check;
 mod client;
 mod command;
 mod deploy;
+mod docs;
 mod drain_afar;
 mod foreign_authority;
 mod handshake;
