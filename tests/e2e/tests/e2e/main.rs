@@ -6,6 +6,7 @@ mod cut;
 mod faults;
 mod history;
 mod joining;
+mod journal;
 mod lb;
 mod stack;
 mod strangers;
