@@ -16,9 +16,9 @@ import time
 SUITE = os.environ.get("EVERMQ_HOSTS_SUITE", "bookworm")
 MIRROR = [mirror for mirror in [os.environ.get("EVERMQ_HOSTS_MIRROR")] if mirror]
 DIRECTORY = pathlib.Path(os.environ.get("EVERMQ_HOSTS_DIR", "target/hosts")).resolve()
-# Of every lab on this machine: two of them would fight for the name and the network.
-NAME = "evermq-hosts"
-NETWORK = "198.18.80"
+# Of one lab: two on one machine at the same time need a name, a network and a directory each.
+NAME = os.environ.get("EVERMQ_HOSTS_NAME", "evermq-hosts")
+NETWORK = os.environ.get("EVERMQ_HOSTS_NETWORK", "198.18.80")
 BRIDGE = "clients"
 PACKAGES = "systemd,systemd-sysv,dbus,iproute2,procps,ca-certificates"
 NEEDED = {
@@ -178,7 +178,7 @@ class Host:
             echo $$ > {group}/cgroup.procs
             exec unshare --mount --propagation slave -- sh -c '
                 umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup || exit 1
-                exec systemd-nspawn --quiet --directory={self.root} --machine={self.name} --boot --register=no --keep-unit \
+                exec systemd-nspawn --quiet --directory={self.root} --machine={self.namespace} --hostname={self.name} --boot --register=no --keep-unit \
                     --network-namespace-path=/run/netns/{self.namespace} --link-journal=no --console=pipe --resolv-conf=off \
                     --timezone=off --notify-ready=yes --kill-signal=SIGRTMIN+4 --capability=CAP_NET_ADMIN,CAP_NET_RAW,CAP_SYS_RESOURCE'
         """
