@@ -21,9 +21,11 @@ packages: ## .deb, .rpm and .tar.gz for glibc 2.17 and later, in target/packages
 
 hosts: export ALSO = evermq-load
 
-# The second package holds the same programs; to dpkg and systemd it is an upgrade all the same.
-hosts: packages ## the package on four hosts with a real systemd: kills, hangs, reboots, pulled plugs, upgrade under load; root; DRILLS="upgrade remove" for less
-	VERSION=$(PACKAGED)+next1 deploy/packages/build --pack
+# The next version first: what target/packages/root holds at the end is this one.
+hosts: ## the package on four hosts with a real systemd: kills, hangs, reboots, pulled plugs, upgrade under load; root; DRILLS="upgrade remove" for less
+	@deploy/packages/install-tools
+	ALSO= VERSION=$(PACKAGED)+next1 deploy/packages/build
+	deploy/packages/build
 	tests/hosts/run $(DRILLS)
 
 demo: build ## the whole stack on this machine: lab up, faults, figures, lab down

@@ -150,7 +150,7 @@ impl Sys {
             ("heap/maximum", figures.memory_maximum),
         ];
         let mut topics: Vec<_> = counts.iter().map(|(name, count)| ((*name).to_owned(), count.to_string())).collect();
-        topics.push(("version".to_owned(), concat!("evermq version ", env!("CARGO_PKG_VERSION")).to_owned()));
+        topics.push(("version".to_owned(), format!("evermq version {}", evermq_daemon::command::VERSION)));
         topics.push(("uptime".to_owned(), format!("{} seconds", figures.uptime.as_secs())));
         for ((name, _), averages) in LOADS.iter().zip(&self.loads) {
             for (average, minutes) in averages.iter().zip(MINUTES) {

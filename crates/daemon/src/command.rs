@@ -15,8 +15,12 @@ use crate::{kept, log};
 /// Where the cluster file is unless `--config` says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/evermq/evermq.toml";
 
-/// Version of the whole product: all programs carry the same.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Version of the whole product: all programs carry the same. A package of another version than the source's names it in the
+/// build, so that programs and package never differ.
+pub const VERSION: &str = match option_env!("EVERMQ_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
 
 /// No options beyond the common ones.
 #[derive(Debug, Args)]

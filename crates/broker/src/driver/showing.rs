@@ -52,7 +52,7 @@ pub(super) fn state(
         let (sessions, queued) = broker.sessions();
         json!({
             "program": "evermq-broker",
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": evermq_daemon::command::VERSION,
             "host": host,
             "health": *health.borrow(),
             "trouble": trouble::of(broker),

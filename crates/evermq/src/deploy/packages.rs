@@ -65,7 +65,7 @@ impl Package {
             (Kind::Rpm, plain_version(rest.rsplit_once('-')?.0), machine)
         } else {
             let (version, machine) = name.strip_suffix(".tar.gz")?.strip_prefix("evermq-")?.rsplit_once('-')?;
-            (Kind::Tar, version.to_owned(), machine)
+            (Kind::Tar, plain_version(version), machine)
         };
         let machine = match machine {
             "amd64" => "x86_64",

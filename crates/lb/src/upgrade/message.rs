@@ -71,7 +71,7 @@ impl Hello {
     /// This program's.
     #[must_use]
     pub fn ours() -> Self {
-        Self { oldest: OLDEST, newest: VERSION, program: env!("CARGO_PKG_VERSION").to_owned() }
+        Self { oldest: OLDEST, newest: VERSION, program: evermq_daemon::command::VERSION.to_owned() }
     }
 
     /// The newest version that both speak.
