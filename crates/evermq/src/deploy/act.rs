@@ -48,10 +48,10 @@ pub fn commands(action: &Action, wanted: &Wanted, package: &[u8]) -> Vec<Command
             one(&format!("start {units}"), format!("systemctl enable --now {units}"))
         }
         Action::Reload => one("reload", format!("/usr/bin/evermq reload --host {name}")),
-        Action::RestartBroker { drain } => {
+        Action::RestartBroker { drain, rate } => {
             let mut commands = Vec::new();
             if *drain {
-                commands.extend(one("drain", format!("timeout 900 /usr/bin/evermq drain {name} --host {name} --wait")));
+                commands.extend(one("drain", drained(name, *rate)));
             }
             commands.extend(one("restart evermq-broker", "systemctl restart evermq-broker".to_owned()));
             commands
@@ -73,6 +73,16 @@ pub fn commands(action: &Action, wanted: &Wanted, package: &[u8]) -> Vec<Command
 fn install(new: &Package, contents: &[u8]) -> Vec<Command> {
     let name = new.path.file_name().unwrap_or_default().to_string_lossy();
     let path = format!("{KEPT}/package.new/{name}");
+/// Waits for it, but not for ever: clients that no other broker takes stay.
+fn drained(name: &str, rate: Option<u32>) -> String {
+    let rate = rate.map_or_else(String::new, |rate| format!(" --rate {rate}"));
+    format!(
+        "timeout 900 /usr/bin/evermq drain {name} --host {name} --wait{rate} || {{ status=$?; [ $status != 124 ] || \
+         echo 'it still has clients after 15 minutes: let more of them go in a second with --drain-rate, or let it have \
+         clients again with `evermq drain {name} --undo`' >&2; exit $status; }}"
+    )
+}
+
     let send =
         format!("set -e; umask 077; rm -rf {KEPT}/package.new; mkdir -p {KEPT}/package.new; cat > {}", quoted(&path));
     let install = format!(

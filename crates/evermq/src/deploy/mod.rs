@@ -72,6 +72,9 @@ pub struct DeployArgs {
     /// Restart what runs already, one host after the other: for settings that a reload does not take over
     #[arg(long)]
     restart: bool,
+    /// Clients that a broker sends away in a second before it is restarted [default: as `evermq drain` has it]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    drain_rate: Option<u32>,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -93,6 +96,9 @@ pub struct DeployArgs {
 pub struct RollbackArgs {
     #[command(flatten)]
     config: ConfigFile,
+    /// Clients that a broker sends away in a second before it is restarted [default: as `evermq drain` has it]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    drain_rate: Option<u32>,
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -191,7 +197,7 @@ pub fn run(args: &DeployArgs) -> Result<ExitCode, CommandError> {
     let ssh = Ssh::new(&args.remote)?;
     let client = client_of(args, &sources, ssh.directory());
     let job = Job { way: Way::Ssh(ssh), sources: &sources, packages, dry_run: args.dry_run };
-    let options = Options { restart: args.restart, rollback: false };
+    let options = Options { restart: args.restart, rollback: false, drain_rate: args.drain_rate };
     let hosts: Vec<&Host> = sources.cluster().hosts.iter().collect();
     if !job.run(&hosts, options)? || args.no_verify {
         return Ok(ExitCode::SUCCESS);
@@ -216,7 +222,7 @@ pub fn run_rollback(args: &RollbackArgs) -> Result<ExitCode, CommandError> {
     let sources = Sources::load(args.config.path(), None)?;
     let job = Job { way: Way::Ssh(Ssh::new(&args.remote)?), sources: &sources, packages: None, dry_run: args.dry_run };
     let hosts: Vec<&Host> = sources.cluster().hosts.iter().collect();
-    job.run(&hosts, Options { restart: false, rollback: true })?;
+    job.run(&hosts, Options { restart: false, rollback: true, drain_rate: args.drain_rate })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -472,8 +478,8 @@ fn in_words(action: &Action) -> String {
         Action::Check => "evermq check".to_owned(),
         Action::Start(programs) => format!("enable and start evermq-{}", programs.join(", evermq-")),
         Action::Reload => "evermq reload".to_owned(),
-        Action::RestartBroker { drain: true } => "drain, then restart evermq-broker".to_owned(),
-        Action::RestartBroker { drain: false } => "restart evermq-broker, the only one".to_owned(),
+        Action::RestartBroker { drain: true, .. } => "drain, then restart evermq-broker".to_owned(),
+        Action::RestartBroker { drain: false, .. } => "restart evermq-broker, the only one".to_owned(),
         Action::RestartLb { .. } => "hand over evermq-lb, restart evermq-vip".to_owned(),
     }
 }

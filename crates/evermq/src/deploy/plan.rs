@@ -55,6 +55,8 @@ pub enum Action {
         always: bool,
     },
 }
+        /// Clients in a second, if the operator says how many.
+        rate: Option<u32>,
 
 /// Steps that belong together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +85,8 @@ pub fn programs_of(cluster: &Cluster, host: &Host) -> Vec<&'static str> {
     programs.into_iter().filter(|(has, _)| *has).map(|(_, program)| program).collect()
 }
 
+    /// Clients in a second that a drained broker sends away.
+    pub drain_rate: Option<u32>,
 /// The stages of a change; none where there is nothing to do.
 #[must_use]
 pub fn plan(wanted: &[Wanted], observed: &[Observed], options: Options) -> Vec<Stage> {
@@ -215,7 +219,7 @@ impl Planner<'_> {
             let unit = observed.unit("broker");
             let old = unit.old || self.new_package(wanted, observed).is_some() || self.brings_back_a_version(observed);
             let restarts = wanted.programs.contains(&"broker") && unit.active && (old || self.options.restart);
-            restarts.then_some(Action::RestartBroker { drain: brokers > 1 })
+            restarts.then_some(Action::RestartBroker { drain: brokers > 1, rate: self.options.drain_rate })
         })
     }
 

@@ -54,7 +54,9 @@ fn shown(stages: &[Stage]) -> Vec<String> {
                 Action::Install(package) => format!("install {}", package.version),
                 Action::Write(files) => format!("write {}", files.len()),
                 Action::Start(programs) => format!("start {}", programs.join("+")),
-                Action::RestartBroker { drain } => format!("restart broker{}", if *drain { " drained" } else { "" }),
+                Action::RestartBroker { drain, .. } => {
+                    format!("restart broker{}", if *drain { " drained" } else { "" })
+                }
                 other => format!("{other:?}").to_lowercase(),
             };
             format!("{} {action}", HOSTS.get(*index).map_or("?", |host| host.0))
@@ -164,7 +166,7 @@ fn the_only_broker_is_not_drained() {
 
 #[test]
 fn a_restart_on_request() {
-    let options = Options { restart: true, rollback: false };
+    let options = Options { restart: true, ..Options::default() };
     assert_eq!(
         shown(&plan(&wanted("0.1.0", "a"), &running("0.1.0", "a"), options)),
         [
@@ -176,7 +178,7 @@ fn a_restart_on_request() {
 
 #[test]
 fn a_rollback_rolls_too() {
-    let options = Options { restart: false, rollback: true };
+    let options = Options { rollback: true, ..Options::default() };
     let mut observed = running("0.2.0", "b");
     assert_eq!(plan(&wanted("0.2.0", "b"), &observed, options), [], "there is nothing to bring back");
     for host in &mut observed {

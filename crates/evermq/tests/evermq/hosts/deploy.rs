@@ -88,6 +88,21 @@ fn a_new_version_comes_to_one_broker_after_the_other() {
             "broker2 systemctl restart evermq-broker",
         ]
     );
+    hosts.evermq(&format!("{DEPLOY} --restart --drain-rate 200")).good();
+    let log = hosts.log();
+    assert!(log.contains(&"broker1 evermq drain broker1 --host broker1 --wait --rate 200".to_owned()), "{log:#?}");
+}
+
+#[test]
+fn a_change_ends_at_a_broker_whose_clients_stay() {
+    let hosts = deployed();
+    fs::write(hosts.of("broker1").join("hangs-evermq-drain"), "").unwrap();
+    let complaint = hosts.evermq(&format!("{DEPLOY} --packages new")).bad(1);
+    assert!(
+        complaint.contains("broker1: drain failed (exit status 124): it still has clients after 15 minutes"),
+        "{complaint}"
+    );
+    assert!(!hosts.log().iter().any(|line| line.contains("restart")));
 }
 
 #[test]

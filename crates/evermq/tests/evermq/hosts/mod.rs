@@ -64,6 +64,7 @@ cat > "$root/usr/bin/evermq" <<END
 #!/bin/sh
 [ "\$1" != --version ] || { echo "evermq $version"; exit 0; }
 echo "$host evermq \$*" >> "$HOSTS/log"
+[ ! -e "$root/hangs-evermq-\$1" ] || exit 124
 [ ! -e "$root/fails-evermq-\$1" ] || { echo "\$1 says no" >&2; exit 2; }
 [ "\$1" != reload ] || echo "evermq-broker: the file is in force, but for what needs a restart: broker.listen"
 END
