@@ -1,5 +1,7 @@
 //! What an action is, as commands of the host's shell.
 
+use std::path::PathBuf;
+
 use super::files::HostFile;
 use super::packages::{Kind, Package};
 use super::plan::{Action, Wanted};
@@ -40,6 +42,7 @@ pub fn commands(action: &Action, wanted: &Wanted, package: &[u8]) -> Vec<Command
             let files: Vec<_> = wanted.files.iter().filter(|file| paths.contains(&file.path)).collect();
             vec![write(&files)]
         }
+        Action::Unwrite { back, away } => one("files of before", unwrite(back, away)),
         Action::Restore => one("bring back what was there before", restore()),
         Action::Check => one("check", format!("/usr/bin/evermq check --host {name}")),
         Action::Start(programs) => {
@@ -70,9 +73,6 @@ pub fn commands(action: &Action, wanted: &Wanted, package: &[u8]) -> Vec<Command
     }
 }
 
-fn install(new: &Package, contents: &[u8]) -> Vec<Command> {
-    let name = new.path.file_name().unwrap_or_default().to_string_lossy();
-    let path = format!("{KEPT}/package.new/{name}");
 /// Waits for it, but not for ever: clients that no other broker takes stay.
 fn drained(name: &str, rate: Option<u32>) -> String {
     let rate = rate.map_or_else(String::new, |rate| format!(" --rate {rate}"));
@@ -83,6 +83,9 @@ fn drained(name: &str, rate: Option<u32>) -> String {
     )
 }
 
+fn install(new: &Package, contents: &[u8]) -> Vec<Command> {
+    let name = new.path.file_name().unwrap_or_default().to_string_lossy();
+    let path = format!("{KEPT}/package.new/{name}");
     let send =
         format!("set -e; umask 077; rm -rf {KEPT}/package.new; mkdir -p {KEPT}/package.new; cat > {}", quoted(&path));
     let install = format!(
@@ -141,6 +144,17 @@ fn keep(wanted: &Wanted) -> String {
          [ ! -d {KEPT}/package ] || cp -a {KEPT}/package {KEPT}/previous/package\n\
          version > {KEPT}/previous/version",
         files.join(" ")
+    )
+}
+
+fn unwrite(back: &[PathBuf], away: &[PathBuf]) -> String {
+    let words =
+        |paths: &[PathBuf]| paths.iter().map(|path| quoted(&path.to_string_lossy())).collect::<Vec<_>>().join(" ");
+    format!(
+        "set -e; umask 077\nfor file in {}; do cp -a \"{KEPT}/previous/root$file\" \"$file.new\"; mv \"$file.new\" \"$file\"; done\n\
+         for file in {}; do rm -f \"$file\"; done",
+        words(back),
+        words(away)
     )
 }
 

@@ -46,17 +46,21 @@ pub fn carry_out(stages: &[Stage], wanted: &[Wanted], way: &Way) -> Outcome {
             };
             one_step(*host, action, &wanted[*host], package, way, &outcome)
         };
-        if stage.at_once {
+        let at_once = |steps: &[(usize, Action)]| {
             std::thread::scope(|scope| {
-                for one in &stage.steps {
+                for one in steps {
                     scope.spawn(|| step(one));
                 }
             });
+        };
+        if stage.at_once {
+            at_once(&stage.steps);
         } else {
             // The first that fails is the last: what comes after it still serves.
             let _ = stage.steps.iter().all(step);
         }
         if !lock(&outcome).failures.is_empty() {
+            at_once(&stage.undo);
             break;
         }
     }

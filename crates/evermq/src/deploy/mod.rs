@@ -474,6 +474,7 @@ fn in_words(action: &Action) -> String {
             let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
             format!("write {}", paths.join(" "))
         }
+        Action::Unwrite { .. } => "bring back the files of before".to_owned(),
         Action::Restore => "bring back version and files".to_owned(),
         Action::Check => "evermq check".to_owned(),
         Action::Start(programs) => format!("enable and start evermq-{}", programs.join(", evermq-")),

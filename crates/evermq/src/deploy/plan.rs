@@ -36,6 +36,13 @@ pub enum Action {
     Install(Package),
     /// Put files in place: those at these places of the host's list.
     Write(Vec<PathBuf>),
+    /// Files that a host refuses, as they were: what was kept in its place again, and away with what was not there.
+    Unwrite {
+        /// There before, and kept.
+        back: Vec<PathBuf>,
+        /// Not there before.
+        away: Vec<PathBuf>,
+    },
     /// Bring back what was kept.
     Restore,
     /// `evermq check` on the host.
@@ -48,6 +55,8 @@ pub enum Action {
     RestartBroker {
         /// Whether there is another broker.
         drain: bool,
+        /// Clients in a second, if the operator says how many.
+        rate: Option<u32>,
     },
     /// Have the lb hand over to the new version, and restart the VIP's program, where they run an old one.
     RestartLb {
@@ -55,8 +64,6 @@ pub enum Action {
         always: bool,
     },
 }
-        /// Clients in a second, if the operator says how many.
-        rate: Option<u32>,
 
 /// Steps that belong together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +74,8 @@ pub struct Stage {
     pub at_once: bool,
     /// Hosts by their place in the list, and what is done there.
     pub steps: Vec<(usize, Action)>,
+    /// What is done at once where one of them fails.
+    pub undo: Vec<(usize, Action)>,
 }
 
 /// What the operator said.
@@ -76,6 +85,8 @@ pub struct Options {
     pub restart: bool,
     /// Bring back what was there before the last change.
     pub rollback: bool,
+    /// Clients in a second that a drained broker sends away.
+    pub drain_rate: Option<u32>,
 }
 
 /// The programs of a host, in the order in which they start.
@@ -85,8 +96,6 @@ pub fn programs_of(cluster: &Cluster, host: &Host) -> Vec<&'static str> {
     programs.into_iter().filter(|(has, _)| *has).map(|(_, program)| program).collect()
 }
 
-    /// Clients in a second that a drained broker sends away.
-    pub drain_rate: Option<u32>,
 /// The stages of a change; none where there is nothing to do.
 #[must_use]
 pub fn plan(wanted: &[Wanted], observed: &[Observed], options: Options) -> Vec<Stage> {
@@ -151,7 +160,7 @@ impl Planner<'_> {
             // Brokers, then lb hosts, and whoever has the VIP at the very end.
             steps.sort_by_key(|(index, _)| (self.observed[*index].holds_vip, self.wanted[*index].host.lb));
         }
-        Stage { title, at_once, steps }
+        Stage { title, at_once, steps, undo: Vec::new() }
     }
 
     fn keep(&self) -> Stage {
@@ -194,7 +203,20 @@ impl Planner<'_> {
     }
 
     fn checks(&self) -> Stage {
-        self.stage("check", true, |wanted, observed| self.changes(wanted, observed).then_some(Action::Check))
+        let checks =
+            self.stage("check", true, |wanted, observed| self.changes(wanted, observed).then_some(Action::Check));
+        // Whoever starts again meanwhile must not find a file that one of the hosts refuses.
+        let undo = self.stage("files of before", true, |wanted, observed| self.unwrite(wanted, observed)).steps;
+        Stage { undo, ..checks }
+    }
+
+    fn unwrite(&self, wanted: &Wanted, observed: &Observed) -> Option<Action> {
+        let changed = self.changed_files(wanted, observed);
+        let (mut back, away): (Vec<_>, Vec<_>) =
+            changed.into_iter().partition(|path| observed.digests.contains_key(path));
+        // Files without EverMQ are nobody's, and are not kept.
+        back.retain(|_| observed.version.is_some());
+        (!(back.is_empty() && away.is_empty())).then_some(Action::Unwrite { back, away })
     }
 
     fn starts(&self, program: &'static str, title: &'static str) -> Stage {

@@ -162,6 +162,22 @@ fn it_stops_at_the_first_failure_and_says_what_is_where() {
     let complaint = hosts.evermq(DEPLOY).bad(1);
     assert!(complaint.contains("lb2: check failed (exit status 2): check says no"), "{complaint}");
     assert!(!hosts.log().iter().any(|line| line.contains("reload")));
+    // Nor does any find it when it starts again.
+    for name in ["lb1", "lb2", "broker1", "broker2"] {
+        let file = fs::read_to_string(hosts.of(name).join("etc/evermq/evermq.toml")).unwrap();
+        assert_eq!(file, program::CLUSTER, "{name}");
+    }
+    fs::remove_file(hosts.of("lb2").join("fails-evermq-check")).unwrap();
+    hosts.evermq(DEPLOY).good();
+    assert!(hosts.log().contains(&"lb2 evermq reload --host lb2".to_owned()));
+    // What a bare host refuses does not stay there either.
+    let hosts = Hosts::new();
+    fs::write(hosts.of("lb2").join("fails-evermq-check"), "").unwrap();
+    hosts.evermq(&format!("{DEPLOY} --packages old")).bad(1);
+    for name in ["lb1", "lb2"] {
+        assert_eq!(fs::read_dir(hosts.of(name).join("etc/evermq/tls")).unwrap().count(), 0, "{name}");
+        assert!(!hosts.of(name).join("etc/evermq/evermq.toml").exists(), "{name}");
+    }
 }
 
 #[test]
