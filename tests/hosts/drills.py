@@ -122,12 +122,12 @@ def upgrade(stack, package):
     """A package of a higher version on every host, one after the other, under clients with traffic."""
     next_package = sorted(pathlib.Path(package).parent.glob("evermq_*+next*.deb"))[-1]
     hold, flow, probe = stack.hold(CLIENTS, 45), stack.flow(8000, 250), stack.probe(40)
-    before = {host.name: {unit: host.main_process(unit) for unit in ROLES[host.name]} for host in stack.lab.hosts}
+    before = stack.processes()
     standby = stack.standby()
     begin = time.monotonic()
     said = {host.name: stack.install(next_package, host) for host in stack.lab.hosts}
     took = time.monotonic() - begin
-    after = {host.name: {unit: host.main_process(unit) for unit in ROLES[host.name]} for host in stack.lab.hosts}
+    after = stack.processes()
     for name in LBS:
         assert after[name]["evermq-lb"] not in (0, before[name]["evermq-lb"]), f"evermq-lb of {name} was not upgraded: {said[name]}"
     assert after[standby.name]["evermq-vip"] != before[standby.name]["evermq-vip"], f"the standby's evermq-vip was not restarted: {said[standby.name]}"

@@ -20,12 +20,13 @@ DIRECTORY = pathlib.Path(os.environ.get("EVERMQ_HOSTS_DIR", "target/hosts")).res
 NAME = os.environ.get("EVERMQ_HOSTS_NAME", "evermq-hosts")
 NETWORK = os.environ.get("EVERMQ_HOSTS_NETWORK", "198.18.80")
 BRIDGE = "clients"
-PACKAGES = "systemd,systemd-sysv,dbus,iproute2,procps,ca-certificates"
+PACKAGES = "systemd,systemd-sysv,dbus,iproute2,procps,ca-certificates,openssh-server,sudo,rpm"
 NEEDED = {
     "debootstrap": "debootstrap",
     "systemd-nspawn": "systemd-container",
     "nsenter": "util-linux",
     "mkfs.ext4": "e2fsprogs",
+    "ssh-keygen": "openssh-client",
     "ip": "iproute2",
 }
 # EXT4_IOC_SHUTDOWN, and its flag that what is in the journal does not go to the disk any more.
@@ -73,9 +74,10 @@ def alive(process):
 
 
 def build_base():
-    """The tree that all hosts share, made once: about a minute."""
+    """The tree that all hosts share, made once for a list of packages: about a minute."""
     base = DIRECTORY / f"base-{SUITE}"
-    if (base / ".complete").exists():
+    complete = base / ".complete"
+    if complete.exists() and complete.read_text() == PACKAGES:
         return base
     print(f"hosts: building the tree of {SUITE}, once: {base}", flush=True)
     shutil.rmtree(base, ignore_errors=True)
@@ -86,7 +88,10 @@ def build_base():
     run("systemctl", f"--root={base}", "mask", "systemd-firstboot.service", "systemd-networkd-wait-online.service")
     (base / "etc/systemd/journald.conf.d").mkdir(exist_ok=True)
     (base / "etc/systemd/journald.conf.d/hosts.conf").write_text("[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\n")
-    (base / ".complete").touch()
+    # Each host has keys of its own.
+    for key in (base / "etc/ssh").glob("ssh_host_*"):
+        key.unlink()
+    complete.write_text(PACKAGES)
     return base
 
 
@@ -145,6 +150,7 @@ class Host:
         (self.root / "etc/hostname").write_text(self.name + "\n")
         known = "".join(f"{host.address} {host.name}\n" for host in hosts)
         (self.root / "etc/hosts").write_text("127.0.0.1 localhost\n" + known)
+        run("ssh-keygen", "-q", "-A", "-f", self.root)
 
     def mount(self):
         run("mount", "-o", "loop,noatime", self.directory / "disk.img", self.disk)
@@ -200,6 +206,8 @@ class Host:
         self.network.run("ip", "link", "set", self.link, "master", BRIDGE, "up")
         inside = ["ip", "-n", self.namespace]
         run(*inside, "link", "set", "lo", "up")
+        # Its network card is the same after each boot: the others know its address.
+        run(*inside, "link", "set", "eth0", "address", "02:00:" + ":".join(f"{int(part):02x}" for part in self.address.split(".")))
         run(*inside, "address", "add", f"{self.address}/24", "dev", "eth0")
         run(*inside, "link", "set", "eth0", "up")
 
@@ -243,6 +251,12 @@ class Host:
         os.kill(self.init, 9)
         wait_for(f"{self.name} to die", self.gone)
         self.unmount()
+
+    def renew(self, hosts):
+        """A bare host in its place: an empty disk, and switched on."""
+        self.destroy()
+        self.make_disk(hosts)
+        return self.on()
 
     def destroy(self):
         if self.supervisor and not self.gone():
@@ -321,8 +335,10 @@ class Lab:
         # What is unmounted here has to be unmounted in the other hosts' mount namespaces as well.
         run("mount", "--make-shared", DIRECTORY)
         self.network = Network()
-        self.hosts = [Host(self.network, name, number) for number, name in enumerate(names, 1)]
-        self.by_name = {host.name: host for host in self.hosts}
+        # Those of the cluster, and those that a drill has added, the operator's.
+        self.hosts, self.others = [], []
+        for name in names:
+            self.hosts.append(self.new_host(name))
 
     def __enter__(self):
         for host in self.hosts:
@@ -332,11 +348,35 @@ class Lab:
             print(f"hosts: {host.name} ({host.address}) is up in {took:.1f} s", flush=True)
         return self
 
+    def everyone(self):
+        return self.hosts + self.others
+
+    def new_host(self, name):
+        return Host(self.network, name, len(self.everyone()) + 1)
+
+    def boot(self, name):
+        """One more host, bare, which is not of the cluster."""
+        host = self.new_host(name)
+        self.others.append(host)
+        host.make_disk(self.everyone())
+        host.on()
+        return host
+
+    def join(self, host):
+        """It is of the cluster from here on."""
+        self.others.remove(host)
+        self.hosts.append(host)
+
+    def leave(self, host):
+        """It is not any more, and still there."""
+        self.hosts.remove(host)
+        self.others.append(host)
+
     def __getitem__(self, name):
-        return self.by_name[name]
+        return next(host for host in self.everyone() if host.name == name)
 
     def __exit__(self, *_):
-        for host in self.hosts:
+        for host in self.everyone():
             host.destroy()
         self.network.close()
         run("umount", "-l", DIRECTORY, check=False)

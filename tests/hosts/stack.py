@@ -10,7 +10,9 @@ import time
 from lab import DIRECTORY, NETWORK, run, wait_for
 
 LBS, BROKERS = ["lb1", "lb2"], ["broker1", "broker2"]
-ROLES = {**{lb: ("evermq-lb", "evermq-vip") for lb in LBS}, **{broker: ("evermq-broker",) for broker in BROKERS}}
+# The broker that is added, and removed again.
+NEW_BROKER = "broker3"
+ROLES = {**{lb: ("evermq-lb", "evermq-vip") for lb in LBS}, **{broker: ("evermq-broker",) for broker in [*BROKERS, NEW_BROKER]}}
 UNITS = {"vip": "evermq-vip", "lb": "evermq-lb", "broker": "evermq-broker"}
 VIP = f"{NETWORK}.100"
 PROGRAMS = pathlib.Path("target/packages/root/usr/bin").resolve()
@@ -37,6 +39,8 @@ class Stack:
 
     def __init__(self, lab):
         self.lab = lab
+        # The host from which others are deployed, where a drill has wanted one.
+        self.operator = None
         self.directory = DIRECTORY / "cluster"
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir()
@@ -69,12 +73,35 @@ class Stack:
     def start(self, host):
         host.do("systemctl", "enable", "--now", *ROLES[host.name])
 
+    def adopt(self, config, tls):
+        """The cluster file and certificates that somebody else has made; `tls` gives the contents of one."""
+        self.config = config
+        for name in ("ca.crt", "client.crt", "client.key"):
+            (self.directory / "tls" / name).write_text(tls(name))
+
     # How it is
+
+    def processes(self):
+        """The main process of each program on each host."""
+        return {host.name: {unit: host.main_process(unit) for unit in ROLES[host.name]} for host in self.lab.hosts}
 
     def status(self, host):
         """What `evermq status` says, and its exit status: 0 where all is well."""
         done = subprocess.run(host.command(*self.ask), capture_output=True, text=True)
         return (json.loads(done.stdout) if done.stdout else {}), done.returncode
+
+    def programs(self, host):
+        """What each program of a host says of itself."""
+        return {program["program"]: program for program in self.status(host)[0]["programs"]}
+
+    def versions(self, host):
+        """What each program of a host says that it is."""
+        return {name: program["about"]["version"] for name, program in self.programs(host).items()}
+
+    def clients_of(self, host):
+        """Connections to a broker that are not the load balancers' own."""
+        state = self.programs(host)["evermq-broker"]["state"]
+        return state["connections"] - state["lbs"]
 
     def is_well(self, host):
         return self.status(host)[1] == 0
