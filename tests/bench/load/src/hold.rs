@@ -1,5 +1,8 @@
 //! Clients that stay connected and reconnect at once when they are closed: when were they closed, when were they back?
 //!
+//! A server that hangs closes nothing: hence also the longest time that a client was without service, from the PINGREQ that was not
+//! answered, or from the end of its connection, until it got an answer, here or on a new connection.
+//!
 //! With `--idle` they only listen, as a subscriber does between two messages: their keep alive is 60 s, so what they learn of a
 //! server that has gone within a shorter run is what the network tells them.
 
@@ -17,6 +20,8 @@ use crate::tls::{Connector, TlsArgs};
 
 /// The first connections are made one by one; one that fails is made again until then.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Who has waited for that long at the end is not served; who has waited for less may have asked a moment ago.
+const UNSERVED: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(crate) struct HoldArgs {
@@ -60,6 +65,10 @@ pub(crate) struct Outage {
 pub(crate) struct HoldResult {
     clients: u32,
     outages: Vec<Outage>,
+    /// Longest time that a client was without service, in milliseconds. With `--idle`, of those that were closed.
+    longest_unserved_ms: f64,
+    /// Clients that were without service at the end, for at least a second.
+    unserved_at_end: u32,
 }
 
 pub(crate) async fn run(args: HoldArgs) -> anyhow::Result<HoldResult> {
@@ -76,14 +85,21 @@ pub(crate) async fn run(args: HoldArgs) -> anyhow::Result<HoldResult> {
     for (number, (connection, id)) in (0..).zip(opened) {
         let ping = (!args.idle).then_some(Duration::from_millis(args.ping));
         let [attempt, retry] = [args.attempt, args.retry].map(Duration::from_millis);
-        let client = Client { number, address: args.connect, tls: tls.clone(), id, ping, attempt, retry, end };
+        let service = Service::default();
+        let client = Client { number, address: args.connect, tls: tls.clone(), id, ping, attempt, retry, end, service };
         clients.spawn(client.hold(connection));
     }
-    let mut outages = Vec::new();
+    let mut result =
+        HoldResult { clients: args.clients, outages: Vec::new(), longest_unserved_ms: 0.0, unserved_at_end: 0 };
     while let Some(ended) = clients.join_next().await {
-        outages.extend(ended?);
+        let (outages, service) = ended?;
+        result.outages.extend(outages);
+        let lasting = service.asked.map_or(Duration::ZERO, |since| end.saturating_duration_since(since));
+        result.unserved_at_end += u32::from(lasting >= UNSERVED);
+        result.longest_unserved_ms =
+            result.longest_unserved_ms.max(service.longest.max(lasting).as_secs_f64() * 1_000.0);
     }
-    Ok(HoldResult { clients: args.clients, outages })
+    Ok(result)
 }
 
 #[expect(clippy::print_stderr, reason = "a line for the caller, beside the result on standard output")]
@@ -125,25 +141,50 @@ struct Client {
     attempt: Duration,
     retry: Duration,
     end: Instant,
+    service: Service,
+}
+
+/// Since when a client waits.
+#[derive(Debug, Default)]
+struct Service {
+    asked: Option<Instant>,
+    longest: Duration,
+}
+
+impl Service {
+    /// Asks, or is closed: what it waits for already counts from before.
+    fn wanted(&mut self) {
+        self.asked.get_or_insert_with(Instant::now);
+    }
+
+    /// Has an answer.
+    fn given(&mut self) {
+        if let Some(asked) = self.asked.take() {
+            self.longest = self.longest.max(asked.elapsed());
+        }
+    }
 }
 
 impl Client {
-    async fn hold(self, connection: Connection) -> Vec<Outage> {
+    async fn hold(mut self, connection: Connection) -> (Vec<Outage>, Service) {
         let mut outages = Vec::new();
         let mut current = Some(connection);
         loop {
             if let Some(connection) = current.take() {
+                let end = self.end;
                 tokio::select! {
-                    () = sleep_until(self.end) => return outages,
+                    () = sleep_until(end) => return (outages, self.service),
                     _ = self.stay(connection) => {}
                 }
+                self.service.wanted();
                 outages.push(Outage { client: self.number, closed_ms: wall(), back_ms: None });
             }
             if Instant::now() >= self.end {
-                return outages;
+                return (outages, self.service);
             }
             match timeout(self.attempt, open(self.address, &self.tls, &self.id)).await {
                 Ok(Ok(connection)) => {
+                    self.service.given();
                     if let Some(outage) = outages.last_mut() {
                         outage.back_ms = Some(wall());
                     }
@@ -155,12 +196,16 @@ impl Client {
     }
 
     /// Reads until the connection ends, and pings.
-    async fn stay(&self, (mut sender, mut receiver): Connection) -> anyhow::Result<()> {
+    async fn stay(&mut self, (mut sender, mut receiver): Connection) -> anyhow::Result<()> {
         let mut ticks = self.ping.map(tokio::time::interval);
         loop {
             tokio::select! {
-                packet = receiver.next() => if packet?.is_none() { return Ok(()); },
+                packet = receiver.next() => match packet? {
+                    Some(_) => self.service.given(),
+                    None => return Ok(()),
+                },
                 () = tick(&mut ticks) => {
+                    self.service.wanted();
                     sender.put(&Packet::PingReq)?;
                     sender.flush().await?;
                 }
