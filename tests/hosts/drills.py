@@ -97,6 +97,24 @@ def hang(stack, _package):
         say("hang", f"{unit}: another process after {took:.1f} s; VIP: {figures(through.result())}")
 
 
+def restart(stack, _package):
+    """`systemctl restart` of the load balancer that has everybody: its connections wait for the next process."""
+    host = stack.holder()
+    process = host.main_process("evermq-lb")
+    hold, flow, probe = stack.hold(CLIENTS, 15), stack.flow(2000, 250), stack.probe(10)
+    begin = time.monotonic()
+    host.do("systemctl", "restart", "evermq-lb")
+    took = time.monotonic() - begin
+    held, flowed, probed = hold.result(), flow.result(), probe.result()
+    say("restart", f"evermq-lb in {took:.2f} s under {held['clients']} clients: dropped {len(held['outages'])}, none without service for longer than "
+        f"{held['longest_unserved_ms']:.0f} ms; connects: {figures(probed)}; messages: {flowed['received']} of {flowed['expected']}, again {flowed['repeated']}")
+    assert host.main_process("evermq-lb") not in (0, process), "evermq-lb was not restarted"
+    assert not held["outages"] and not probed["failed"], (held["outages"][:3], probed, host.journal("evermq-lb", 50))
+    assert flowed["received"] - flowed["repeated"] == flowed["expected"], flowed
+    assert stack.holder().name == host.name, "the VIP has moved"
+    stack.all_well()
+
+
 def reboot(stack, _package):
     for host in stack.lab.hosts:
         probe = stack.probe(20)
@@ -178,4 +196,4 @@ def figures(probe):
             f"longest gap {probe['longest_gap_ms']:.0f} ms, worst connect {probe['worst_connect_ms']:.0f} ms")
 
 
-DRILLS = [install, reload, kill, hang, reboot, plug, upgrade, remove]
+DRILLS = [install, reload, restart, kill, hang, reboot, plug, upgrade, remove]

@@ -8,8 +8,11 @@
 //! | kill -9, a hang, a failure | systemd's copies stay |
 //! | a stop, an address goes | [`let_go`]: whoever connects is refused, as nobody would serve him here |
 //!
+//! What else a process leaves for the next one comes the same way: [`bequeath`], [`bequeathed`].
+//!
 //! Without systemd, or without `FileDescriptorStoreMax=`, nothing is kept. Nothing here waits.
 
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
@@ -24,9 +27,13 @@ use crate::notify;
 const FIRST: RawFd = 3;
 /// What the names begin with of those that are this module's.
 const PREFIX: &str = "listen-";
+/// And of what else a process has left.
+const BEQUEST: &str = "bequest-";
 
 /// Those of the process before, until they are used.
 static GIVEN: Mutex<Vec<TcpListener>> = Mutex::new(Vec::new());
+/// What else it has left, by its names for it.
+static LEFT: Mutex<Vec<(String, OwnedFd)>> = Mutex::new(Vec::new());
 
 /// Takes what systemd gives. To be called once, before this process opens anything.
 pub fn receive() {
@@ -40,15 +47,41 @@ pub fn receive() {
         // Others, such as those of a .socket unit that somebody has added, close here.
         if name.starts_with(PREFIX) && is_listening(&socket) {
             add(TcpListener::from(socket));
+        } else if let Some(name) = name.strip_prefix(BEQUEST).filter(|_| is_closed_on_exec(&socket)) {
+            LEFT.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), socket));
         }
     }
 }
 
 /// Whether it listens. Also sees to it that no program started by this one has it, and that it does not block.
 fn is_listening(socket: &OwnedFd) -> bool {
-    let set = fcntl(socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
-        .and_then(|_| fcntl(socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)));
-    set.is_ok() && getsockopt(socket, sockopt::AcceptConn).unwrap_or(false)
+    let set = fcntl(socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
+    is_closed_on_exec(socket) && set.is_ok() && getsockopt(socket, sockopt::AcceptConn).unwrap_or(false)
+}
+
+fn is_closed_on_exec(file: &OwnedFd) -> bool {
+    fcntl(file, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).is_ok()
+}
+
+/// Has systemd keep a file for the unit's next process alone, which gets it by [`bequeathed`].
+///
+/// # Errors
+/// There is no systemd, or it was not told.
+pub fn bequeath(name: &str, file: BorrowedFd<'_>) -> io::Result<()> {
+    if notify::store(&format!("{BEQUEST}{name}"), file) {
+        return Ok(());
+    }
+    Err(io::Error::other("no systemd keeps anything for the next process"))
+}
+
+/// What the process before has left, which systemd gives to nobody again.
+#[must_use]
+pub fn bequeathed() -> Vec<(String, OwnedFd)> {
+    let left = std::mem::take(&mut *LEFT.lock().unwrap_or_else(PoisonError::into_inner));
+    for (name, _) in &left {
+        notify::remove(&format!("{BEQUEST}{name}"));
+    }
+    left
 }
 
 /// One more of the process before, which another way has brought.
@@ -80,8 +113,9 @@ pub fn let_go(listener: &impl AsFd) {
     }
 }
 
-/// Closes those that were given and that nobody has claimed: queues that nobody would accept from.
+/// Closes those that were given and that nobody has claimed: queues that nobody would accept from. And what else was left.
 pub fn close_unclaimed() {
+    drop(bequeathed());
     let given = std::mem::take(&mut *GIVEN.lock().unwrap_or_else(PoisonError::into_inner));
     for listener in given {
         let address = listener.local_addr().ok();

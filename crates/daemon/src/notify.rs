@@ -116,7 +116,7 @@ fn tell(text: &str, file: Option<BorrowedFd<'_>>) -> bool {
     };
     let sent = send();
     if let Err(error) = &sent {
-        tracing::warn!(%error, "systemd does not keep the listening sockets as it should");
+        tracing::warn!(%error, "systemd does not keep what it is to keep for the next process");
     }
     sent.is_ok()
 }

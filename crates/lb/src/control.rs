@@ -11,6 +11,7 @@
 //! | `metrics` | the text that Prometheus gets |
 //! | `reload` | what was put in force, once it is |
 //! | `upgrade` | what the new process has, once it is on its own |
+//! | `bequeath` | what is left to the process that systemd starts next; this one ends |
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::{Admin, Change, MAX_WORDS};
 use crate::desk::{Desk, clock, is_of};
-use crate::driver::giving::Request;
+use crate::driver::giving::{self, Request};
 use crate::engine::ended::Why;
 use crate::engine::steering::Target;
 use crate::metrics;
@@ -54,7 +55,8 @@ pub(crate) fn control(
             "rebalance" => Some(rebalance(&wishes, request)),
             "metrics" => Some(Answer::Ok(json!({ "host": asked.host(), "text": metrics::text(&asked, clock()) }))),
             "reload" => Some(control::pass_on("evermq-lb", &reloads, Some)),
-            "upgrade" => Some(upgrade(upgrades.clone())),
+            "upgrade" => Some(hand_over(upgrades.clone(), Request::Upgrade)),
+            "bequeath" => Some(hand_over(upgrades.clone(), Request::Bequeath)),
             _ => None,
         }),
     }
@@ -175,10 +177,10 @@ fn backend_shown(desk: &Desk, name: &str) -> Option<Value> {
     }))
 }
 
-fn upgrade(asking: mpsc::Sender<Request>) -> Answer {
+fn hand_over(asking: mpsc::Sender<Request>, request: fn(giving::Reply) -> Request) -> Answer {
     Answer::Later(Box::pin(async move {
-        let (request, result) = oneshot::channel();
-        if asking.send(request).await.is_err() {
+        let (reply, result) = oneshot::channel();
+        if asking.send(request(reply)).await.is_err() {
             return Answer::Error("this process stops".to_owned());
         }
         match result.await {

@@ -26,6 +26,7 @@
 //! | [`probe`] | drives [`health`] and [`backend`] | I/O |
 //! | [`driver`] | start, health towards evermq-vip, drain | I/O |
 //! | [`upgrade`] | another process of the program takes over | |
+//! | [`restart`] | what comes before systemd stops the unit | I/O |
 //! | [`access_log`] | a line for each connection that has ended | I/O |
 //! | [`tally`] | figures of them | atomics |
 //! | [`view`] | who is connected, as operators ask | pure |
@@ -59,6 +60,7 @@ mod probe;
 pub mod pulse;
 pub mod rebalance;
 mod reload;
+mod restart;
 pub mod roster;
 pub mod routes;
 pub mod sources;
@@ -73,18 +75,38 @@ pub use driver::{Drained, LoadBalancer, StartError};
 use evermq_config::LbConfig;
 use evermq_daemon::command::ConfigSource;
 
-/// Serves until SIGTERM or SIGINT, then drains. Where another process has started this one to succeed it, takes over first.
+/// Options of `evermq-lb` beyond the common ones.
+#[derive(Debug, clap::Args)]
+pub struct StopArgs {
+    /// Where systemd restarts evermq-lb, have the process that runs leave its connections to the next one, and exit (for
+    /// systemd's ExecStop)
+    #[arg(long)]
+    pub before_stop: bool,
+}
+
+/// Serves until SIGTERM or SIGINT, then drains. Where another process has started this one to succeed it, or has left it
+/// something, takes over first.
 ///
 /// # Errors
 /// A certificate, the control socket or the address cannot be used, or a worker failed.
-pub fn run(config: LbConfig, source: ConfigSource<LbConfig>) -> anyhow::Result<()> {
+pub fn run(config: LbConfig, args: StopArgs, source: ConfigSource<LbConfig>) -> anyhow::Result<()> {
+    if args.before_stop {
+        return restart::before_stop(&config.control_socket);
+    }
     let inherited = upgrade::program::inherited()?;
     let shutdown = evermq_daemon::shutdown::on_signal()?;
     let program = upgrade::program::Program::of_this_process()?;
-    let lb = match inherited {
+    let met = match inherited {
+        Some(channel) => Some(upgrade::taker::meet(channel)?),
+        // It is there for the clients that come, whatever has become of those of the process before.
+        None => upgrade::taker::find().unwrap_or_else(|error| {
+            tracing::error!(%error, "what the process before has left is lost");
+            None
+        }),
+    };
+    let lb = match met {
         None => LoadBalancer::bind(config)?,
-        Some(channel) => {
-            let (predecessor, mut sockets) = upgrade::taker::meet(channel)?;
+        Some((predecessor, mut sockets)) => {
             match LoadBalancer::bind_with(config, &mut sockets) {
                 Ok(lb) => {
                     // Of addresses that the file has no more: systemd has them, too.

@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use evermq_daemon::command::{self, NoArgs};
+use evermq_daemon::command;
 
 fn main() -> ExitCode {
     command::main(
         "evermq-lb",
         "Load balancer for long-lived MQTT connections: TLS passes through to the brokers",
         evermq_config::Cluster::lb_for,
-        |config, NoArgs {}, source| evermq_lb::run(config, source),
+        evermq_lb::run,
     )
 }

@@ -7,13 +7,16 @@
 //! | [`channel`] | frames and descriptors between the two processes | I/O |
 //! | [`parcel`] | connections on their way | |
 //! | [`program`] | starting the new process | I/O |
+//! | [`leaving`], [`bequest`] | where systemd restarts the unit: the same for a process that is not there yet | I/O |
 //! | [`giver`], [`taker`] | drive those steps | I/O |
 //! | [`handover`], [`takeover`] | the steps of the old process, and of the new one | pure |
 
+pub(crate) mod bequest;
 pub mod channel;
 pub mod frame;
 pub(crate) mod giver;
 pub mod handover;
+pub(crate) mod leaving;
 pub mod message;
 pub mod parcel;
 pub mod program;

@@ -45,6 +45,7 @@ fn each_unit_runs_its_program_for_ever_and_unprivileged() {
         assert_eq!(values(unit, "AmbientCapabilities"), [capabilities], "{name}");
     }
     assert_eq!(values(UNITS[0].1, "ExecStopPost"), ["-/usr/bin/evermq-vip --release"]);
+    assert_eq!(values(UNITS[1].1, "ExecStop"), ["-+/usr/bin/evermq-lb --before-stop"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::engine::inbox::Order;
 use crate::engine::moving::{Exported, Import};
 use crate::upgrade::giver::{Giver, Holdings, Summary};
 use crate::upgrade::handover::Outcome;
+use crate::upgrade::leaving;
 use crate::upgrade::message::{Offer, Socket, VERSION, Word};
 use crate::upgrade::parcel::Carried;
 use crate::upgrade::program::Program;
@@ -28,8 +29,17 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Upgrades that were asked for and not looked at: only one goes on at a time.
 pub(super) const REQUESTS: usize = 4;
 
-/// Who asked for an upgrade.
-pub(crate) type Request = oneshot::Sender<Result<Summary, String>>;
+/// Who asked, and waits for what came of it.
+pub(crate) type Reply = oneshot::Sender<Result<Summary, String>>;
+
+/// What this process is asked for.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// To start a new process and hand over to it.
+    Upgrade(Reply),
+    /// To leave everything to the process that systemd starts next.
+    Bequeath(Reply),
+}
 
 /// What this process has.
 #[derive(Debug, Clone)]
@@ -55,35 +65,53 @@ pub(super) struct Upgrades {
 
 impl Upgrades {
     /// Begins one, if it can be.
-    pub(super) fn begin(&mut self, request: Request, stage: Stage, stop: CancellationToken) {
-        let refusal = match (&self.program, stage) {
-            (None, _) => "this process does not know how it was started",
-            _ if self.running.as_ref().is_some_and(|running| !running.is_finished()) => "an upgrade is under way",
-            (Some(_), Stage::Preparing | Stage::InCharge) => "this process has not taken over yet",
-            (Some(_), Stage::Settled) => {
-                "the process before this one still has connections; it ends within lb.drain_timeout"
-            }
-            (Some(program), Stage::Alone) => {
+    pub(super) fn begin(&mut self, reply: Reply, stage: Stage, stop: CancellationToken) {
+        match self.ready(stage) {
+            Ok(program) => {
                 let (program, belongings) = (program.clone(), self.belongings.clone());
-                self.running = Some(tokio::spawn(give(program, belongings, request, stop)));
-                return;
+                self.running = Some(tokio::spawn(give(program, belongings, reply, stop)));
             }
-        };
-        // Whoever asked has gone: SIGUSR2 has nobody to tell.
-        if request.send(Err(refusal.to_owned())).is_err() {
-            tracing::warn!(reason = refusal, "no upgrade");
+            // Whoever asked has gone: SIGUSR2 has nobody to tell.
+            Err(refusal) => {
+                if reply.send(Err(refusal.to_owned())).is_err() {
+                    tracing::warn!(reason = refusal, "no upgrade");
+                }
+            }
+        }
+    }
+
+    /// Leaves all that can be handed over to the process that systemd starts next. Where it gives an error, this one goes on.
+    pub(super) async fn bequeath(&self, stage: Stage) -> Result<Summary, String> {
+        let program = self.ready(stage)?;
+        // What is left to a program that does not start is lost.
+        program.check().await.map_err(|error| error.to_string())?;
+        let mut holdings = Own { belongings: self.belongings.clone(), taken: None };
+        let directory = self.belongings.control_path.parent().unwrap_or(Path::new("/run"));
+        leaving::leave(&mut holdings, directory).await.map_err(|error| error.to_string())
+    }
+
+    /// The program, if this process is the only one and knows it.
+    fn ready(&self, stage: Stage) -> Result<&Program, &'static str> {
+        match (&self.program, stage) {
+            (None, _) => Err("this process does not know how it was started"),
+            _ if self.running.as_ref().is_some_and(|running| !running.is_finished()) => Err("an upgrade is under way"),
+            (Some(_), Stage::Preparing | Stage::InCharge) => Err("this process has not taken over yet"),
+            (Some(_), Stage::Settled) => {
+                Err("the process before this one still has connections; it ends within lb.drain_timeout")
+            }
+            (Some(program), Stage::Alone) => Ok(program),
         }
     }
 }
 
-async fn give(program: Program, belongings: Belongings, request: Request, stop: CancellationToken) -> Outcome {
+async fn give(program: Program, belongings: Belongings, reply: Reply, stop: CancellationToken) -> Outcome {
     let holdings = Own { belongings, taken: None };
-    match Giver::start(&program, holdings, request).await {
+    match Giver::start(&program, holdings, reply).await {
         Ok(giver) => giver.run(stop).await,
-        Err((error, request)) => {
+        Err((error, reply)) => {
             let reason = error.to_string();
             tracing::warn!(%reason, "no upgrade: this process goes on");
-            let _ = request.send(Err(reason.clone()));
+            let _ = reply.send(Err(reason.clone()));
             Outcome::Failed(reason)
         }
     }

@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::giving::{Request, Spread, Upgrades};
+use super::giving::{Reply, Request, Spread, Upgrades};
 use super::taking::Successor;
 use super::{Drained, Stage};
 use crate::desk::Desk;
@@ -21,6 +21,9 @@ use crate::upgrade::taker::Predecessor;
 /// Clients are still accepted for this long after evermq-vip was told to hand the VIP over: it knows at once, and the other
 /// host has the VIP some milliseconds later.
 const HANDOVER: Duration = Duration::from_millis(100);
+/// For systemd to end this process once it has left everything; otherwise it ends by itself.
+const LAST: Duration = Duration::from_millis(300);
+
 /// Watches the workers, tells evermq-vip, and drains at the end.
 pub(super) struct Overseer {
     pub(super) desk: Arc<Desk>,
@@ -80,7 +83,12 @@ impl Overseer {
                     self.condition.draining = true;
                 }
                 () = shutdown.cancelled() => self.condition.draining = true,
-                Some(request) = self.upgrades.requests.recv() => self.begin_upgrade(request, shutdown),
+                Some(request) = self.upgrades.requests.recv() => match request {
+                    Request::Upgrade(reply) => self.begin_upgrade(reply, shutdown),
+                    Request::Bequeath(reply) => if self.bequeath(reply, shutdown).await {
+                        return Drained::Succeeded;
+                    },
+                },
                 () = signalled(&mut signals) => self.begin_upgrade(oneshot::channel().0, shutdown),
                 () = settled.cancelled() => return self.outlive(shutdown, drain_timeout).await,
             }
@@ -92,9 +100,32 @@ impl Overseer {
         self.drain(drain_timeout).await
     }
 
-    fn begin_upgrade(&mut self, request: Request, shutdown: &CancellationToken) {
+    fn begin_upgrade(&mut self, reply: Reply, shutdown: &CancellationToken) {
         let stage = *self.stages.borrow();
-        self.upgrades.begin(request, stage, shutdown.clone());
+        self.upgrades.begin(reply, stage, shutdown.clone());
+    }
+
+    /// Whether everything was left to the next process: then this one ends.
+    async fn bequeath(&self, reply: Reply, shutdown: &CancellationToken) -> bool {
+        let stage = *self.stages.borrow();
+        let left = self.upgrades.bequeath(stage).await;
+        match &left {
+            Ok(summary) => tracing::info!(
+                moved = summary.moved,
+                end = summary.left,
+                took = ?summary.took,
+                "all is left to the next process"
+            ),
+            Err(reason) => tracing::warn!(%reason, "nothing is left to the next process"),
+        }
+        let done = left.is_ok();
+        // Whoever asked has gone.
+        let _ = reply.send(left);
+        if done {
+            let _ = tokio::time::timeout(LAST, shutdown.cancelled()).await;
+            leave(&self.desk);
+        }
+        done
     }
 
     /// Says how the lb is, if that has changed.
@@ -190,7 +221,7 @@ impl Overseer {
     }
 }
 
-/// Ends the workers of a process that was never in charge: the listeners' queues are another one's.
+/// Ends the workers of a process that is not in charge: the listeners' queues are another one's.
 fn leave(desk: &Desk) {
     desk.order(|| Order::Release);
     desk.order(|| Order::Close);

@@ -3,12 +3,14 @@
 //! [`Channel::receive`] is cancel-safe; [`Channel::send`] is not.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, RecvMsg, SockFlag, SockType, recvmsg, sendmsg,
+    socketpair,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -17,7 +19,7 @@ use super::frame::{FrameError, HEADER, Header, MAX_DESCRIPTORS};
 use super::message::Message;
 
 /// Descriptors beside one piece of a frame: the kernel takes 253 (SCM_MAX_FD).
-const AT_ONCE: usize = 240;
+pub(super) const AT_ONCE: usize = 240;
 /// Read at once.
 const BUFFER: usize = 64 * 1024;
 
@@ -25,6 +27,8 @@ const BUFFER: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Channel {
     socket: AsyncFd<OwnedFd>,
+    /// Frames that were said in advance.
+    said: Option<File>,
     received: Vec<u8>,
     descriptors: VecDeque<OwnedFd>,
 }
@@ -33,18 +37,25 @@ pub struct Channel {
 #[derive(Debug)]
 pub struct Left {
     socket: OwnedFd,
+    said: Option<File>,
     received: Vec<u8>,
     descriptors: VecDeque<OwnedFd>,
 }
 
 impl Left {
+    /// From a process that has ended: the frames that it left, with the descriptors of all of them.
+    pub(super) fn behind(words: File, descriptors: Vec<OwnedFd>) -> io::Result<Self> {
+        let (socket, _) = pair()?;
+        Ok(Self { socket, said: Some(words), received: Vec::new(), descriptors: descriptors.into() })
+    }
+
     /// Goes on, on the runtime that this is called on.
     ///
     /// # Errors
     /// See [`Channel::new`].
     pub fn enter(self) -> io::Result<Channel> {
-        let Self { socket, received, descriptors } = self;
-        Ok(Channel { received, descriptors, ..Channel::new(socket)? })
+        let Self { socket, said, received, descriptors } = self;
+        Ok(Channel { said, received, descriptors, ..Channel::new(socket)? })
     }
 }
 
@@ -99,6 +110,25 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?)
 }
 
+/// The bytes of a frame that has so many descriptors.
+pub(super) fn encode(message: &Message, raw: &[u8], descriptors: usize) -> Result<Vec<u8>, ChannelError> {
+    let json = serde_json::to_vec(message)?;
+    let header = Header { descriptors, json: json.len(), raw: raw.len() }.encode()?;
+    Ok([&header, json.as_slice(), raw].concat())
+}
+
+/// The descriptors beside what has come.
+pub(super) fn rights<S>(message: &RecvMsg<'_, '_, S>) -> io::Result<Vec<OwnedFd>> {
+    let mut descriptors = Vec::new();
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = part {
+            // SAFETY: the kernel has just made them for this process, and nobody else has seen them.
+            descriptors.extend(raw.into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }));
+        }
+    }
+    Ok(descriptors)
+}
+
 impl Channel {
     /// Must be called on a runtime.
     ///
@@ -108,14 +138,14 @@ impl Channel {
         socket2::SockRef::from(&socket).set_nonblocking(true)?;
         // SAFETY: an owned descriptor is open until it is dropped, and stays the same one.
         let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::WRITABLE) }?;
-        Ok(Self { socket, received: Vec::new(), descriptors: VecDeque::new() })
+        Ok(Self { socket, said: None, received: Vec::new(), descriptors: VecDeque::new() })
     }
 
     /// Leaves the runtime.
     #[must_use]
     pub fn leave(self) -> Left {
-        let Self { socket, received, descriptors } = self;
-        Left { socket: socket.into_inner(), received, descriptors }
+        let Self { socket, said, received, descriptors } = self;
+        Left { socket: socket.into_inner(), said, received, descriptors }
     }
 
     /// Sends one frame. `descriptors` stay the caller's, too.
@@ -128,12 +158,7 @@ impl Channel {
         raw: &[u8],
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(), ChannelError> {
-        let json = serde_json::to_vec(message)?;
-        let header = Header { descriptors: descriptors.len(), json: json.len(), raw: raw.len() }.encode()?;
-        let mut bytes = Vec::with_capacity(HEADER + json.len() + raw.len());
-        bytes.extend_from_slice(&header);
-        bytes.extend_from_slice(&json);
-        bytes.extend_from_slice(raw);
+        let bytes = encode(message, raw, descriptors.len())?;
         let mut rest = bytes.as_slice();
         // All but the last of these go with one byte each; header and JSON have as many as there can be.
         const { assert!(MAX_DESCRIPTORS.div_ceil(AT_ONCE) < HEADER + 2) };
@@ -191,20 +216,22 @@ impl Channel {
 
     async fn read(&mut self) -> Result<(), ChannelError> {
         let mut buffer = vec![0; BUFFER];
+        if let Some(said) = &mut self.said {
+            let length = said.read(&mut buffer)?;
+            self.received.extend_from_slice(&buffer[..length]);
+            if length == 0 {
+                self.said = None;
+            }
+            return Ok(());
+        }
         let mut space = nix::cmsg_space!([RawFd; 253]);
         let read = self.socket.async_io(Interest::READABLE, |socket| {
             let mut parts = [IoSliceMut::new(&mut buffer)];
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
             let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
             let truncated = message.flags.contains(MsgFlags::MSG_CTRUNC);
-            let mut descriptors = Vec::new();
-            for part in message.cmsgs().into_iter().flatten() {
-                if let ControlMessageOwned::ScmRights(raw) = part {
-                    // SAFETY: the kernel has just made them for this process, and nobody else has seen them.
-                    descriptors.extend(raw.into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }));
-                }
-            }
-            Ok((message.bytes, truncated, descriptors))
+            // Those that came are closed with it, where some did not.
+            Ok((message.bytes, truncated, rights(&message).unwrap_or_default()))
         });
         let (length, truncated, descriptors) = read.await.map_err(told)?;
         self.descriptors.extend(descriptors);

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -204,19 +204,7 @@ impl<H: Holdings> Giver<H> {
     }
 
     async fn begin(&mut self) {
-        let clients = self.holdings.control_clients();
-        let mut raw = Vec::new();
-        for client in clients {
-            raw.extend_from_slice(&client.received);
-            raw.extend_from_slice(&client.unsent);
-        }
-        let told = |client: &control::Client| ControlClient {
-            watches: client.watches,
-            received: client.received.len(),
-            unsent: client.unsent.len(),
-        };
-        let begin = Message::Begin(Begin { control: clients.iter().map(told).collect(), words: self.holdings.words() });
-        let sockets: Vec<_> = clients.iter().map(|client| client.stream.as_fd()).collect();
+        let (begin, raw, sockets) = begin(&self.holdings);
         send(&mut self.channel, &mut self.machine, &begin, &raw, &sockets).await;
     }
 
@@ -303,6 +291,23 @@ impl<H: Holdings> Giver<H> {
     }
 }
 
+/// What the new process is told when it is in charge, with the control connections.
+pub(super) fn begin(holdings: &impl Holdings) -> (Message, Vec<u8>, Vec<BorrowedFd<'_>>) {
+    let clients = holdings.control_clients();
+    let mut raw = Vec::new();
+    for client in clients {
+        raw.extend_from_slice(&client.received);
+        raw.extend_from_slice(&client.unsent);
+    }
+    let told = |client: &control::Client| ControlClient {
+        watches: client.watches,
+        received: client.received.len(),
+        unsent: client.unsent.len(),
+    };
+    let begin = Message::Begin(Begin { control: clients.iter().map(told).collect(), words: holdings.words() });
+    (begin, raw, clients.iter().map(|client| client.stream.as_fd()).collect())
+}
+
 async fn start(program: &Program) -> Result<(Channel, Child), GiveError> {
     program.check().await?;
     let (ours, theirs) = channel::pair()?;
@@ -318,7 +323,7 @@ async fn send(
     machine: &mut Handover,
     message: &Message,
     raw: &[u8],
-    sockets: &[std::os::fd::BorrowedFd<'_>],
+    sockets: &[BorrowedFd<'_>],
 ) {
     let failed = match tokio::time::timeout(STEP, channel.send(message, raw, sockets)).await {
         Ok(Ok(()) | Err(ChannelError::Ended)) => return,

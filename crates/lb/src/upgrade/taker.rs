@@ -1,6 +1,6 @@
 //! The new process's side: drives [`Takeover`] with the old process at the other end.
 //!
-//! First [`meet`], before anything is bound; then, once this process could serve, [`Predecessor::succeed`], one future on the
+//! First [`meet`], or [`find`] where systemd has restarted the unit, before anything is bound; then, once this process could serve, [`Predecessor::succeed`], one future on the
 //! control thread.
 
 use std::collections::HashMap;
@@ -10,9 +10,11 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::time::Duration;
 
 use evermq_daemon::control;
 
+use super::bequest;
 use super::channel::{Channel, ChannelError, Frame, Left};
 use super::handover::START;
 use super::message::{
@@ -20,6 +22,9 @@ use super::message::{
 };
 use super::parcel::{self, Carried};
 use super::takeover::{Action, Event, Takeover};
+
+/// For the backends, where nobody serves until this process does.
+const ALONE: Duration = Duration::from_millis(500);
 
 /// What the new process can do with what it is given.
 pub(crate) trait Heir {
@@ -63,6 +68,8 @@ pub(crate) struct Predecessor {
     machine: Takeover,
     channel: Left,
     up: Vec<String>,
+    /// It has ended, and left what it had.
+    gone: bool,
 }
 
 /// The sockets that it listens on.
@@ -74,13 +81,25 @@ pub(crate) struct Sockets(Vec<(Socket, OwnedFd)>);
 /// # Errors
 /// See [`TakeError`].
 pub(crate) fn meet(channel: OwnedFd) -> Result<(Predecessor, Sockets), TakeError> {
+    open(|| Channel::new(channel), false)
+}
+
+/// What the process before has left, where systemd has restarted the unit. Blocks.
+///
+/// # Errors
+/// See [`TakeError`]; it is lost.
+pub(crate) fn find() -> Result<Option<(Predecessor, Sockets)>, TakeError> {
+    bequest::receive()?.map(|left| open(|| left.enter(), true)).transpose()
+}
+
+fn open(channel: impl FnOnce() -> io::Result<Channel>, gone: bool) -> Result<(Predecessor, Sockets), TakeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut channel = Channel::new(channel)?;
+        let mut channel = channel()?;
         let offered = tokio::time::timeout(START, hear_offer(&mut channel)).await.map_err(|_| TakeError::Slow)?;
         let (machine, offer, sockets) = offered?;
         let sockets = Sockets(offer.sockets.into_iter().zip(sockets).collect());
-        Ok((Predecessor { machine, channel: channel.leave(), up: offer.up }, sockets))
+        Ok((Predecessor { machine, channel: channel.leave(), up: offer.up, gone }, sockets))
     })
 }
 
@@ -88,7 +107,11 @@ async fn hear_offer(channel: &mut Channel) -> Result<(Takeover, Offer, Vec<Owned
     let mut machine = Takeover::new();
     // To greet is the first thing, and the only one before an offer.
     let _ = machine.poll_action();
-    channel.send(&Message::Hello(Hello::ours()), &[], &[]).await?;
+    match channel.send(&Message::Hello(Hello::ours()), &[], &[]).await {
+        // What it has said before its end is still to be read.
+        Ok(()) | Err(ChannelError::Ended) => {}
+        Err(error) => return Err(error.into()),
+    }
     let Frame { message, descriptors, .. } = channel.receive().await?;
     let Message::Offer(offer) = message else { return Err(TakeError::Strange(format!("{message:?}"))) };
     if offer.sockets.len() != descriptors.len() {
@@ -154,10 +177,17 @@ impl Predecessor {
     /// # Errors
     /// The other process goes on.
     pub(crate) async fn succeed(self, heir: &mut impl Heir) -> Result<(), TakeError> {
-        let Self { mut machine, channel, up } = self;
+        let Self { mut machine, channel, up, gone } = self;
         let mut link =
             Link { channel: channel.enter()?, clients: Vec::new(), words: Vec::new(), batches: HashMap::new() };
-        let prepared = heir.prepare(&up).await;
+        let prepared = if gone {
+            if tokio::time::timeout(ALONE, heir.prepare(&up)).await.is_err() {
+                tracing::warn!(?up, "serving, although not all that were up are so already");
+            }
+            Ok(())
+        } else {
+            heir.prepare(&up).await
+        };
         machine.handle_event(Event::Prepared(prepared));
         loop {
             while let Some(action) = machine.poll_action() {

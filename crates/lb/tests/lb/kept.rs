@@ -1,4 +1,4 @@
-//! Listening sockets that outlive the process: this test is the systemd that keeps them.
+//! Listening sockets that outlive the process, and connections that outlive a restart: this test is the systemd that keeps them.
 
 use std::io::IoSliceMut;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -202,6 +202,127 @@ fn whoever_connects_between_two_processes_waits_and_is_served() {
     systemd.turn();
     assert!(systemd.kept.is_empty(), "{:?}", systemd.kept);
     is_refused(address).expect("it has stopped");
+}
+
+/// A broker, where an lb is to listen before it, the lb's cluster file and control socket.
+fn one_address() -> (Broker, SocketAddr, PathBuf, PathBuf) {
+    let broker = Broker::start_at("broker1", Clients::Echoed, SocketAddr::from(([127, 0, 0, 2], 0)));
+    let address = evermq_ports::free_address();
+    let (file, control) = cluster_file(&[address], &broker);
+    (broker, address, file, control)
+}
+
+fn bequeath(control: &Path) -> serde_json::Value {
+    evermq_daemon::control::request(control, &serde_json::json!({ "request": "bequeath" }), PATIENCE).unwrap()
+}
+
+/// Its next word.
+fn next_health(watcher: &mut impl std::io::BufRead) -> Health {
+    let mut line = String::new();
+    watcher.read_line(&mut line).unwrap();
+    let word: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+    serde_json::from_value(word["health"].clone()).unwrap()
+}
+
+#[test]
+fn a_restart_ends_no_connection_and_nobody_who_watches_the_health_notices() {
+    let (_broker, address, file, control) = one_address();
+    let mut systemd = Systemd::new(&address.port().to_string());
+    let mut first = Process(systemd.start(&file));
+    serves(&control);
+    systemd.turn();
+    // More than go into one batch, and than one message takes descriptors of.
+    let mut clients: Vec<TcpStream> = (0..300).map(|_| harness::connect(address).unwrap()).collect();
+    clients.iter_mut().for_each(ping);
+    // Signs of life that nobody reads would fill the socket, as they never do systemd's.
+    systemd.turn();
+    let watcher = std::os::unix::net::UnixStream::connect(&control).unwrap();
+    watcher.set_read_timeout(Some(PATIENCE)).unwrap();
+    std::io::Write::write_all(&mut &watcher, b"{\"request\":\"health\"}\n").unwrap();
+    let mut watcher = std::io::BufReader::new(watcher);
+    assert_eq!(next_health(&mut watcher), Health::Up);
+
+    let left = bequeath(&control);
+    assert_eq!((left["moved"].as_u64(), left["left"].as_u64()), (Some(300), Some(0)), "{left}");
+    first.wait();
+    systemd.turn();
+    // Bytes on their way when nobody has the connection.
+    std::io::Write::write_all(&mut clients[7], b"between").unwrap();
+    let mut late = harness::connect(address).unwrap();
+
+    let mut second = Process(systemd.start(&file));
+    let mut answer = [0; 7];
+    std::io::Read::read_exact(&mut clients[7], &mut answer).unwrap();
+    assert_eq!(&answer, b"between");
+    clients.iter_mut().for_each(ping);
+    ping(&mut late);
+    assert_eq!(next_health(&mut watcher), Health::Up);
+    eventually("nothing of it is left with systemd", || {
+        systemd.turn();
+        systemd.kept.iter().all(|(name, _)| name.starts_with("listen-")).then_some(())
+    });
+
+    // Of a process that is killed later there is nothing to be found.
+    second.signal(Signal::SIGKILL);
+    second.wait();
+    let third = Process(systemd.start(&file));
+    ping(&mut harness::connect(address).unwrap());
+    drop(third);
+}
+
+#[test]
+fn what_was_left_for_a_program_that_cannot_start_ends() {
+    let (_broker, address, file, control) = one_address();
+    let mut systemd = Systemd::new(&address.port().to_string());
+    let mut first = Process(systemd.start(&file));
+    serves(&control);
+    systemd.turn();
+    let mut client = harness::connect(address).unwrap();
+    ping(&mut client);
+    let good = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, "no such file\n").unwrap();
+    let refused = evermq_daemon::control::request(&control, &serde_json::json!({ "request": "bequeath" }), PATIENCE);
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("refuses"), "{refused}");
+    ping(&mut client);
+
+    // The file gets wrong only afterwards.
+    std::fs::write(&file, good).unwrap();
+    bequeath(&control);
+    first.wait();
+    systemd.turn();
+    std::fs::write(&file, "no such file\n").unwrap();
+    let mut second = Process(systemd.start(&file));
+    second.wait();
+    systemd.turn();
+    assert!(systemd.kept.iter().all(|(name, _)| name.starts_with("listen-")), "{:?}", systemd.kept);
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let read = std::io::Read::read(&mut client, &mut [0; 8]);
+    assert!(
+        matches!(read, Ok(0) | Err(_))
+            && !matches!(&read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock),
+        "{read:?}"
+    );
+}
+
+#[test]
+fn without_systemd_nothing_is_left_and_the_process_goes_on() {
+    let (_broker, address, file, control) = one_address();
+    let command = [env!("CARGO_BIN_EXE_evermq-lb"), "--host", "lb1", "--config"];
+    let child = Command::new(command[0])
+        .args(&command[1..])
+        .arg(&file)
+        .env_remove("NOTIFY_SOCKET")
+        .stderr(Stdio::null())
+        .spawn();
+    let _process = Process(child.unwrap());
+    serves(&control);
+    let mut client = harness::connect(address).unwrap();
+    ping(&mut client);
+    let refused = evermq_daemon::control::request(&control, &serde_json::json!({ "request": "bequeath" }), PATIENCE);
+    assert!(refused.unwrap_err().to_string().contains("systemd"));
+    ping(&mut client);
+    ping(&mut harness::connect(address).unwrap());
 }
 
 #[test]
