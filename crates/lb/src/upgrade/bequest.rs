@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Seek as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -86,7 +86,7 @@ impl Queue {
 
     /// Whether there was room.
     fn send(&self, descriptors: &[BorrowedFd<'_>]) -> io::Result<bool> {
-        let raw: Vec<RawFd> = descriptors.iter().map(|descriptor| descriptor.as_raw_fd()).collect();
+        let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
         match sendmsg::<()>(
             self.from.as_raw_fd(),
