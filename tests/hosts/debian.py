@@ -124,12 +124,13 @@ class Debian:
         wait_for("a client's connection through the VIP", self.serves)
 
     def mend(self):
-        """What stands still goes on, and what nobody has started again is started."""
+        """What stands still goes on, and what nobody has started again is started. HAProxy is started anew: no packet tells it of clients
+        that have gone to the other host."""
         for host in self.stack.lab.hosts:
             for unit in PACKAGES:
                 if host.works("systemctl", "is-enabled", unit):
                     host.do("systemctl", "kill", "--kill-who=all", "--signal=CONT", unit, check=False)
-                    host.do("systemctl", "start", unit)
+                    host.do("systemctl", "restart" if unit == "haproxy" else "start", unit)
 
     def serves(self):
         command = [LOAD, "probe", "--connect", f"{VIP}:9000", *self.stack.tls(), "--interval", "50", "--duration", "1000"]

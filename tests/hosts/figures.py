@@ -73,11 +73,11 @@ class EverMQ:
             yield f"{unit}: hang", window, lambda: hang(home(self.stack, program), unit, window)
         yield "evermq-lb, evermq-vip: upgrade of the package, holder of the VIP", WINDOW, lambda: self.upgrade(self.stack.holder())
         yield "evermq-lb, evermq-vip: upgrade of the package, the other host", WINDOW, lambda: self.upgrade(self.stack.standby())
-        yield "evermq-broker: upgrade of the package, drain, restart", 30, lambda: self.upgrade_broker(self.stack.lab["broker1"])
+        yield "evermq-broker: upgrade of the package, drain at 200 a second, restart", 20, lambda: self.upgrade_broker(self.stack.lab["broker1"])
 
     def upgrade_broker(self, host):
         self.upgrade(host)
-        host.do("evermq", "drain", host.name, "--wait")
+        host.do("evermq", "drain", host.name, "--wait", "--rate", 200)
         return restart(host, "evermq-broker")
 
 
