@@ -7,7 +7,7 @@ PACKAGED := $(shell sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/
 # Most of what a test does is waiting for time to pass and for other programs.
 THREADS := 6
 
-.PHONY: help build packages hosts demo test test-tools programs unit e2e page format lint soak soak-mesh soak-vip soak-broker bench-failover bench-vip bench-mesh bench-brokers bench-join bench-codec bench-log bench-broker bench-store bench-lb bench-lb-storm bench-lb-upgrade bench-hosts clean-lab
+.PHONY: help build packages two-versions hosts demo test test-tools programs unit e2e page format lint soak soak-mesh soak-vip soak-broker bench-failover bench-vip bench-mesh bench-brokers bench-join bench-codec bench-log bench-broker bench-store bench-lb bench-lb-storm bench-lb-upgrade bench-hosts clean-lab
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,13 +19,15 @@ packages: ## .deb, .rpm and .tar.gz for glibc 2.17 and later, in target/packages
 	@deploy/packages/install-tools
 	deploy/packages/build
 
-hosts bench-hosts: export ALSO = evermq-load
+two-versions: export ALSO = evermq-load
 
 # The next version first: what target/packages/root holds at the end is this one.
-hosts: ## the package on four hosts with a real systemd: kills, hangs, reboots, pulled plugs, upgrade under load; root; DRILLS="upgrade remove" for less
+two-versions:
 	@deploy/packages/install-tools
 	ALSO= VERSION=$(PACKAGED)+next1 deploy/packages/build
 	deploy/packages/build
+
+hosts: two-versions ## the package on four hosts with a real systemd: kills, hangs, reboots, pulled plugs, upgrade under load; root; DRILLS="upgrade remove" for less
 	tests/hosts/run $(DRILLS)
 
 demo: build ## the whole stack on this machine: lab up, faults, figures, lab down
@@ -76,8 +78,7 @@ soak-vip: test-tools ## a million faults on the virtual clock; then two minutes 
 soak-broker: ## kill -9 and power loss, end to end, from a new seed each time; SECONDS=600 for longer, EVERMQ_SEED=N for the same again
 	EVERMQ_SECONDS=$(or $(SECONDS),120) $(CARGO) test -p evermq-broker --test broker history:: -- --ignored --nocapture --test-threads=1
 
-bench-hosts: packages ## restart, kill -9, hang and upgrade of each program under 2,000 clients on hosts with a real systemd, beside Debian's haproxy, keepalived and mosquitto; root; STACKS="evermq debian debian-100ms mosquitto" for less, ONLY=kill, JSON=1
-	VERSION=$(PACKAGED)+next1 deploy/packages/build --pack
+bench-hosts: two-versions ## restart, kill -9, hang and upgrade of each program under 2,000 clients on hosts with a real systemd, beside Debian's haproxy, keepalived and mosquitto; root; STACKS="evermq debian debian-100ms mosquitto" for less, ONLY=kill, JSON=1
 	@tests/hosts/figures.py $(STACKS) --only "$(ONLY)" $(if $(JSON),--json)
 
 bench-failover: build ## outage by fault, medians of 5, in the lab
