@@ -135,6 +135,9 @@ fn told(imported: &Imported, all: bool) -> String {
     said
 }
 
+/// The authority is one that the site has already, and may have signed any name: who is an admin, only an operator knows.
+const NO_ADMIN: &str = "there is no [admin] section, which `evermq status` from afar, events and the web page need: name the certificates that may see and act";
+
 /// Puts files together.
 #[must_use]
 pub fn import(contents: &[Content], mut model: Model, name: Option<ClusterName>) -> Imported {
@@ -164,7 +167,7 @@ fn finish(mut model: Model, name: Option<ClusterName>) -> Imported {
         }
     }
     let (complete, notes) = match model.site(name, USUAL_PORT) {
-        Ok((mut site, notes)) => {
+        Ok((mut site, mut notes)) => {
             site.vip = model.draft.value("vip", "address").and_then(|vip| vip.parse().ok());
             if let Some(network) = site.network_with(model.vips.iter().copied()) {
                 model.draft.table("cluster").set("network", network, "of the lb hosts; the VIP must be in it");
@@ -174,6 +177,7 @@ fn finish(mut model: Model, name: Option<ClusterName>) -> Imported {
                 model.draft.table("lb").set(key, other, "not its usual one, which clients connect to");
             }
             model.write_hosts(&site);
+            notes.push(NO_ADMIN.to_owned());
             (true, notes)
         }
         Err(error) => {
