@@ -36,6 +36,7 @@ fn every_command_in_a_sentence_is_one_or_its_beginning() {
     let short = [
         ErrorKind::DisplayHelp,
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
+        ErrorKind::DisplayVersion,
         ErrorKind::InvalidValue,
         ErrorKind::MissingRequiredArgument,
     ];
