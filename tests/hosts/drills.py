@@ -45,8 +45,8 @@ def install(stack, package):
             assert user == unit, f"{unit} runs as {user}"
             if host.name in ("lb1", "broker1"):
                 say("install", f"{unit}: exposure {exposure}, user {user}")
-    found = stack.lab["broker1"].do("journalctl", "--quiet", "--output=cat", "--unit=evermq-broker", "EVERMQ_PEERS=0.0.0.0:8884")
-    assert "broker serves" in found, f"the journal does not find a line by its field: {found}"
+    found = stack.lab["broker1"].do("journalctl", "--quiet", "--output=cat", "--unit=evermq-broker", "EVERMQ_PEER=broker2")
+    assert "broker2" in found, f"the journal does not find a line by its field: {found}"
 
 
 def reload(stack, _package):

@@ -74,13 +74,18 @@ pub fn bequeath(name: &str, file: BorrowedFd<'_>) -> io::Result<()> {
     Err(io::Error::other("no systemd keeps anything for the next process"))
 }
 
+/// Has systemd forget such files, if it has any.
+pub fn take_back(names: impl IntoIterator<Item = String>) {
+    for name in names {
+        notify::remove(&format!("{BEQUEST}{name}"));
+    }
+}
+
 /// What the process before has left, which systemd gives to nobody again.
 #[must_use]
 pub fn bequeathed() -> Vec<(String, OwnedFd)> {
     let left = std::mem::take(&mut *LEFT.lock().unwrap_or_else(PoisonError::into_inner));
-    for (name, _) in &left {
-        notify::remove(&format!("{BEQUEST}{name}"));
-    }
+    take_back(left.iter().map(|(name, _)| name.clone()));
     left
 }
 

@@ -26,6 +26,8 @@ use crate::upgrade::program::Program;
 
 /// A worker that does not answer for this long has nothing to give.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// For the program to be checked where systemd restarts it. Nothing is heard of this process meanwhile, and its watchdog waits for 10 s.
+const LAST_CHECK: Duration = Duration::from_secs(5);
 /// Upgrades that were asked for and not looked at: only one goes on at a time.
 pub(super) const REQUESTS: usize = 4;
 
@@ -84,7 +86,7 @@ impl Upgrades {
     pub(super) async fn bequeath(&self, stage: Stage) -> Result<Summary, String> {
         let program = self.ready(stage)?;
         // What is left to a program that does not start is lost.
-        program.check().await.map_err(|error| error.to_string())?;
+        program.check(LAST_CHECK).await.map_err(|error| error.to_string())?;
         let mut holdings = Own { belongings: self.belongings.clone(), taken: None };
         let directory = self.belongings.control_path.parent().unwrap_or(Path::new("/run"));
         leaving::leave(&mut holdings, directory).await.map_err(|error| error.to_string())

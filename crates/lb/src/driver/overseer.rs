@@ -1,5 +1,6 @@
 //! What the control thread does while the lb serves: watches the workers, says how the lb is, begins upgrades, drains.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,12 +47,17 @@ impl Overseer {
         drain_timeout: Duration,
     ) -> anyhow::Result<Drained> {
         let desk = Arc::clone(&self.desk);
+        // Connections that were left to this process are nobody else's: it has them before it hears of its own end.
+        let stop = if predecessor.is_gone() { CancellationToken::new() } else { shutdown.clone() };
         let succeed = predecessor.succeed(&mut successor);
-        let run = self.run(shutdown, drain_timeout);
+        let run = self.run(&stop, drain_timeout);
         tokio::pin!(succeed, run);
         tokio::select! {
             succeeded = &mut succeed => match succeeded {
-                Ok(()) => Ok(run.await),
+                Ok(()) => Ok(tokio::select! {
+                    drained = &mut run => drained,
+                    never = pass_on(shutdown, &stop) => match never {},
+                }),
                 Err(error) => {
                     leave(&desk);
                     Err(error.into())
@@ -219,6 +225,12 @@ impl Overseer {
             Drained::Closed(left)
         }
     }
+}
+
+async fn pass_on(from: &CancellationToken, to: &CancellationToken) -> Infallible {
+    from.cancelled().await;
+    to.cancel();
+    std::future::pending().await
 }
 
 /// Ends the workers of a process that is not in charge: the listeners' queues are another one's.

@@ -3,13 +3,14 @@
 //!
 //! | systemd keeps | |
 //! |---|---|
-//! | `words` | a file without a name, in the directory of the control sockets, which is in memory: the frames of an upgrade, from `Offer` to `Settled` |
+//! | `words` | a file without a name, in the directory of the control sockets, which is in memory: how many queues and descriptors there are (8 bytes each, little endian), then the frames of an upgrade, from `Offer` to `Settled` |
 //! | `files-0`, `files-1`, ... | Unix sockets in whose queues the frames' descriptors wait (SCM_RIGHTS, unix(7)), in their order |
+//! | `ends-0`, `ends-1`, ... | their other ends: systemd before 246 lets go of a socket that hangs up |
 //!
 //! The descriptors themselves are no matter for systemd: it compares each one that it is given with all that it has.
 
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut, Seek as _, Write as _};
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -23,15 +24,18 @@ use super::message::Message;
 
 const WORDS: &str = "words";
 const FILES: &str = "files-";
+const ENDS: &str = "ends-";
 
 /// What is being left.
 #[derive(Debug)]
 pub(crate) struct Bequest {
     words: File,
     queues: Vec<Queue>,
+    /// In all queues.
+    descriptors: u64,
 }
 
-/// Descriptors that wait. The end that they are sent from has to stay open only until they are.
+/// Descriptors that wait.
 #[derive(Debug)]
 struct Queue {
     from: OwnedFd,
@@ -42,9 +46,10 @@ impl Bequest {
     /// Its words are in that directory, and nobody else finds them there. (glibc 2.17 has no memfd_create.)
     pub(crate) fn new(directory: &Path) -> io::Result<Self> {
         let path = directory.join(format!(".bequest-{}", std::process::id()));
-        let words = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let mut words = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         std::fs::remove_file(&path)?;
-        Ok(Self { words, queues: vec![Queue::new()?] })
+        words.seek(SeekFrom::Start(Counts::LENGTH))?;
+        Ok(Self { words, queues: vec![Queue::new()?], descriptors: 0 })
     }
 
     /// One more frame. `descriptors` stay the caller's, too.
@@ -52,6 +57,7 @@ impl Bequest {
         let frame = channel::encode(message, raw, descriptors.len()).map_err(io::Error::other)?;
         for piece in descriptors.chunks(AT_ONCE) {
             self.queue(piece)?;
+            self.descriptors += piece.len() as u64;
         }
         self.words.write_all(&frame)
     }
@@ -68,13 +74,54 @@ impl Bequest {
     }
 
     /// Gives it to systemd. From then on it is the next process's.
+    ///
+    /// # Errors
+    /// It was not told of all; then it has nothing of it.
     pub(crate) fn leave(mut self) -> io::Result<()> {
         self.words.rewind()?;
-        // Last what makes a bequest of it: without the words nothing is looked at.
+        let counts = Counts { queues: self.queues.len() as u64, descriptors: self.descriptors };
+        self.words.write_all(&counts.to_bytes())?;
+        self.words.rewind()?;
+        // Of one that came to nothing.
+        kept::take_back(self.names());
+        self.tell().inspect_err(|_| kept::take_back(self.names()))
+    }
+
+    fn tell(&self) -> io::Result<()> {
         for (number, queue) in self.queues.iter().enumerate() {
             kept::bequeath(&format!("{FILES}{number}"), queue.to.as_fd())?;
+            kept::bequeath(&format!("{ENDS}{number}"), queue.from.as_fd())?;
         }
+        // Last what makes a bequest of it: without the words nothing is looked at.
         kept::bequeath(WORDS, self.words.as_fd())
+    }
+
+    fn names(&self) -> impl Iterator<Item = String> + use<> {
+        let queues = 0..self.queues.len();
+        queues.flat_map(|number| [FILES, ENDS].map(|name| format!("{name}{number}"))).chain([WORDS.to_owned()])
+    }
+}
+
+/// What has to be there for a bequest to be whole.
+#[derive(Debug, PartialEq, Eq)]
+struct Counts {
+    queues: u64,
+    descriptors: u64,
+}
+
+impl Counts {
+    const LENGTH: u64 = 16;
+
+    fn to_bytes(&self) -> Vec<u8> {
+        [self.queues.to_le_bytes(), self.descriptors.to_le_bytes()].concat()
+    }
+
+    fn read(words: &mut File) -> io::Result<Self> {
+        let mut number = [0; 8];
+        words.read_exact(&mut number)?;
+        let queues = u64::from_le_bytes(number);
+        words.read_exact(&mut number)?;
+        Ok(Self { queues, descriptors: u64::from_le_bytes(number) })
     }
 }
 
@@ -109,14 +156,21 @@ impl Queue {
 pub(crate) fn receive() -> io::Result<Option<Left>> {
     let mut given = kept::bequeathed();
     let Some(words) = given.iter().position(|(name, _)| name == WORDS) else { return Ok(None) };
-    let (_, words) = given.swap_remove(words);
+    let mut words = File::from(given.swap_remove(words).1);
+    let said = Counts::read(&mut words)?;
     let number = |name: &str| name.strip_prefix(FILES).and_then(|number| number.parse::<usize>().ok());
-    given.sort_by_key(|(name, _)| number(name));
+    let mut queues: Vec<_> = given.iter().filter_map(|(name, queue)| Some((number(name)?, queue))).collect();
+    queues.sort_by_key(|(number, _)| *number);
     let mut descriptors = Vec::new();
-    for (_, queue) in given {
-        take_out(&queue, &mut descriptors)?;
+    for (_, queue) in &queues {
+        take_out(queue, &mut descriptors)?;
     }
-    Ok(Some(Left::behind(File::from(words), descriptors)?))
+    // One too many or too few, and clients would get each other's connections.
+    let found = Counts { queues: queues.len() as u64, descriptors: descriptors.len() as u64 };
+    if found != said {
+        return Err(io::Error::other(format!("{said:?} were left, and {found:?} are there")));
+    }
+    Ok(Some(Left::behind(words, descriptors)?))
 }
 
 /// All that waits.

@@ -17,7 +17,7 @@ use super::channel::{self, Channel, ChannelError, Frame};
 use super::handover::{Action, Event, Handover, Outcome, STEP};
 use super::message::{Batch, Begin, ControlClient, Message, Offer, RefusedConnection, Word};
 use super::parcel::{self, Carried};
-use super::program::{Program, ProgramError};
+use super::program::{CHECK, Program, ProgramError};
 use crate::engine::moving::Exported;
 
 /// Connections in one batch. It is as long as a client waits at worst, so not as many as there could be.
@@ -309,7 +309,7 @@ pub(super) fn begin(holdings: &impl Holdings) -> (Message, Vec<u8>, Vec<Borrowed
 }
 
 async fn start(program: &Program) -> Result<(Channel, Child), GiveError> {
-    program.check().await?;
+    program.check(CHECK).await?;
     let (ours, theirs) = channel::pair()?;
     let channel = Channel::new(ours)?;
     let child = program.start(theirs)?;

@@ -49,7 +49,7 @@ async fn write(
     moved: &mut Vec<Carried>,
     began: Instant,
 ) -> io::Result<usize> {
-    // systemd has those where clients and other lbs connect already.
+    // systemd has those where clients connect already; other lbs connect anew.
     let control = |socket: &Socket| matches!(socket, Socket::Control { .. });
     let descriptors: Vec<_> =
         offer.sockets.iter().zip(sockets).filter(|(socket, _)| control(socket)).map(|(_, file)| file.as_fd()).collect();
@@ -73,6 +73,11 @@ async fn write(
         let (connections, raw, sockets) = parcel::pack(&moved[from..]);
         bequest.put(&Message::Batch(Batch { batch, connections }), &raw, &sockets)?;
     };
+    if moved.is_empty() && left > 0 {
+        return Err(io::Error::other(
+            "no connection can wait for another process: their TLS ends here, or they are not greeted yet",
+        ));
+    }
     bequest.put(&Message::Settled, &[], &[])?;
     bequest.leave()?;
     Ok(left)

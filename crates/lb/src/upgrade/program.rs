@@ -19,7 +19,7 @@ pub const VARIABLE: &str = "EVERMQ_UPGRADE_FD";
 /// Its value.
 const STANDARD_INPUT: &str = "0";
 /// For the new program to read the cluster file and its certificates.
-const CHECK: Duration = Duration::from_secs(10);
+pub const CHECK: Duration = Duration::from_secs(10);
 /// Of what it says against them.
 const MAX_COMPLAINT: u64 = 16 * 1024;
 
@@ -45,8 +45,8 @@ pub enum ProgramError {
     #[error("the new program refuses: {0}")]
     Check(String),
     /// It has nothing to say.
-    #[error("the new program has not checked the cluster file within {} s", CHECK.as_secs())]
-    Slow,
+    #[error("the new program has not checked the cluster file within {} s", .0.as_secs())]
+    Slow(Duration),
 }
 
 impl Program {
@@ -69,11 +69,11 @@ impl Program {
         &self.path
     }
 
-    /// Has the new program check the cluster file and the certificates. Must be called on a runtime.
+    /// Has the new program check the cluster file and the certificates, within that time. Must be called on a runtime.
     ///
     /// # Errors
     /// It cannot be started, or says what is wrong.
-    pub async fn check(&self) -> Result<(), ProgramError> {
+    pub async fn check(&self, within: Duration) -> Result<(), ProgramError> {
         let fail = |source| ProgramError::Start { path: self.path.clone(), source };
         let mut child =
             self.command().arg("--check").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(fail)?;
@@ -85,12 +85,12 @@ impl Program {
             }
             Ok(text)
         };
-        let text = match tokio::time::timeout(CHECK, listen).await {
+        let text = match tokio::time::timeout(within, listen).await {
             Ok(text) => text.map_err(fail)?,
             Err(_) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(ProgramError::Slow);
+                return Err(ProgramError::Slow(within));
             }
         };
         // It has closed its standard error, so it is at its end.
@@ -185,14 +185,14 @@ mod tests {
     #[tokio::test]
     async fn the_new_program_is_asked_first_and_its_words_are_told() {
         let (_directory, good) = program(r#"[ "$*" = "--host lb1 --check" ] && [ -z "$EVERMQ_UPGRADE_FD" ]"#);
-        good.check().await.unwrap();
+        good.check(CHECK).await.unwrap();
         let (_directory, bad) = program("echo 'evermq.toml:3: no such key' >&2; exit 2");
-        let error = bad.check().await.unwrap_err();
+        let error = bad.check(CHECK).await.unwrap_err();
         assert_eq!(error.to_string(), "the new program refuses: evermq.toml:3: no such key");
         let (_directory, silent) = program("exit 3");
-        assert!(silent.check().await.unwrap_err().to_string().contains("exit status: 3"));
+        assert!(silent.check(CHECK).await.unwrap_err().to_string().contains("exit status: 3"));
         let missing = Program { path: "/nonexistent/evermq-lb".into(), arguments: Vec::new() };
-        assert!(matches!(missing.check().await, Err(ProgramError::Start { .. })));
+        assert!(matches!(missing.check(CHECK).await, Err(ProgramError::Start { .. })));
     }
 
     #[tokio::test]

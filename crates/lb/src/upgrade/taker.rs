@@ -158,6 +158,11 @@ impl Sockets {
 }
 
 impl Predecessor {
+    /// Whether it has ended, and left what it had.
+    pub(crate) const fn is_gone(&self) -> bool {
+        self.gone
+    }
+
     /// This process cannot serve: the other one goes on.
     pub(crate) fn refuse(self, reason: &str) {
         let Self { mut machine, channel, .. } = self;

@@ -72,6 +72,17 @@ impl Systemd {
         }
     }
 
+    /// Lets go of what has hung up: systemd before 246 does so whatever it was told.
+    fn forget_what_hung_up(&mut self) {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        use std::os::fd::AsFd as _;
+        self.kept.retain(|(_, file)| {
+            let mut files = [PollFd::new(file.as_fd(), PollFlags::empty())];
+            poll(&mut files, PollTimeout::ZERO).unwrap();
+            !files[0].any().unwrap_or(false)
+        });
+    }
+
     /// Starts the program with what is kept, as systemd does: from descriptor 3 on.
     fn start(&self, file: &Path) -> Child {
         let names: Vec<_> = self.kept.iter().map(|(name, _)| name.as_str()).collect();
@@ -246,6 +257,7 @@ fn a_restart_ends_no_connection_and_nobody_who_watches_the_health_notices() {
     assert_eq!((left["moved"].as_u64(), left["left"].as_u64()), (Some(300), Some(0)), "{left}");
     first.wait();
     systemd.turn();
+    systemd.forget_what_hung_up();
     // Bytes on their way when nobody has the connection.
     std::io::Write::write_all(&mut clients[7], b"between").unwrap();
     let mut late = harness::connect(address).unwrap();
@@ -296,8 +308,37 @@ fn what_was_left_for_a_program_that_cannot_start_ends() {
     second.wait();
     systemd.turn();
     assert!(systemd.kept.iter().all(|(name, _)| name.starts_with("listen-")), "{:?}", systemd.kept);
+    is_closed(&mut client);
+}
+
+/// A client whose connection was mixed up with another one's would get that one's answers.
+#[test]
+fn what_is_not_whole_is_not_used() {
+    let (_broker, address, file, control) = one_address();
+    let mut systemd = Systemd::new(&address.port().to_string());
+    let mut first = Process(systemd.start(&file));
+    serves(&control);
+    systemd.turn();
+    let mut client = harness::connect(address).unwrap();
+    ping(&mut client);
+    bequeath(&control);
+    first.wait();
+    systemd.turn();
+    // Of another bequest, as it would be if systemd had not heard that it came to nothing.
+    let (queue, _end) = std::os::unix::net::UnixStream::pair().unwrap();
+    systemd.kept.push(("bequest-files-1".to_owned(), queue.into()));
+    let _second = Process(systemd.start(&file));
+    is_closed(&mut client);
+    ping(&mut harness::connect(address).unwrap());
+    eventually("nothing of it is left with systemd", || {
+        systemd.turn();
+        systemd.kept.iter().all(|(name, _)| name.starts_with("listen-")).then_some(())
+    });
+}
+
+fn is_closed(client: &mut TcpStream) {
     client.set_read_timeout(Some(PATIENCE)).unwrap();
-    let read = std::io::Read::read(&mut client, &mut [0; 8]);
+    let read = std::io::Read::read(client, &mut [0; 8]);
     assert!(
         matches!(read, Ok(0) | Err(_))
             && !matches!(&read, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock),
