@@ -138,7 +138,7 @@ fn keep(wanted: &Wanted) -> String {
     format!(
         "{VERSION}set -e; umask 077; rm -rf {KEPT}/previous; mkdir -p {KEPT}/previous/root\n\
          for file in {}; do\n\
-         [ -f \"$file\" ] || continue\n\
+         [ -f \"$file\" ] || {{ echo \"$file\" >> {KEPT}/previous/added; continue; }}\n\
          mkdir -p \"{KEPT}/previous/root$(dirname \"$file\")\"; cp -a \"$file\" \"{KEPT}/previous/root$file\"\n\
          done\n\
          [ ! -d {KEPT}/package ] || cp -a {KEPT}/package {KEPT}/previous/package\n\
@@ -174,7 +174,40 @@ fn restore() -> String {
          find . -type f | while read -r file; do\n\
          file=${{file#.}}; mkdir -p \"$(dirname \"$file\")\"; cp -a \".$file\" \"$file.new\"; mv \"$file.new\" \"$file\"\n\
          done; cd /\n\
+         [ ! -f {KEPT}/previous/added ] || while read -r file; do rm -f \"$file\"; done < {KEPT}/previous/added\n\
          rm -rf {KEPT}/previous",
         cases.join(" ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::deploy::plan::tests::wanted;
+
+    #[test]
+    fn what_was_there_comes_back_and_what_was_added_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let [old, new] = ["etc/old", "etc/new"].map(|name| directory.path().join(name));
+        fs::create_dir(directory.path().join("etc")).unwrap();
+        fs::write(&old, "before").unwrap();
+        let mut wanted = wanted("0.1.0", "").remove(0);
+        let file = |path: &PathBuf| HostFile { path: path.clone(), contents: b"after".to_vec(), secret: false };
+        wanted.files = vec![file(&old), file(&new)];
+        // As on a host, but for where it is kept.
+        let run = |text: &str| {
+            let text = text.replace(KEPT, directory.path().join("kept").to_str().unwrap());
+            let output = std::process::Command::new("sh").args(["-c", &text]).output().unwrap();
+            assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        };
+        run(&keep(&wanted));
+        fs::write(&old, "after").unwrap();
+        fs::write(&new, "after").unwrap();
+        run(&restore());
+        assert_eq!(fs::read_to_string(&old).unwrap(), "before");
+        assert!(!new.exists());
+        assert!(!directory.path().join("kept/previous").exists(), "there is nothing more to bring back");
+    }
 }

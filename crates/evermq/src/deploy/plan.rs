@@ -261,4 +261,4 @@ impl Planner<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -17,7 +17,7 @@ fn file(contents: &str) -> HostFile {
     HostFile { path: "/etc/evermq/evermq.toml".into(), contents: contents.as_bytes().to_vec(), secret: false }
 }
 
-fn wanted(version: &str, contents: &str) -> Vec<Wanted> {
+pub(in crate::deploy) fn wanted(version: &str, contents: &str) -> Vec<Wanted> {
     let cluster = include_str!("../../../../../config/evermq.toml");
     let cluster = evermq_config::parse("/etc/evermq/evermq.toml".as_ref(), cluster).unwrap().cluster;
     let one = |host: &Host| Wanted {
