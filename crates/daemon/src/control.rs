@@ -16,7 +16,7 @@
 mod server;
 
 use std::future::Future;
-use std::io::{self, BufRead as _, Write as _};
+use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
@@ -41,6 +41,9 @@ use crate::health::Health;
 pub const MAX_CLIENTS: usize = 64;
 /// Longest request: with a topic name or client identifier of any length that MQTT has.
 pub const MAX_REQUEST: u64 = 512 * 1024;
+
+/// Longest answer that is read: root asks programs that are not root's.
+const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 
 /// Why a control socket does not work.
 #[derive(Debug, thiserror::Error)]
@@ -188,7 +191,7 @@ pub fn request(path: &Path, request: &Value, timeout: Duration) -> Result<Value,
         stream.set_write_timeout(Some(timeout))?;
         stream.write_all(format!("{request}\n").as_bytes())?;
         let mut line = String::new();
-        io::BufReader::new(stream).read_line(&mut line)?;
+        io::BufReader::new(stream.take(MAX_ANSWER)).read_line(&mut line)?;
         Ok(line)
     };
     let line = ask().map_err(|source| ControlError::Unreachable { path: path.to_owned(), source })?;
