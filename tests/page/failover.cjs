@@ -148,6 +148,13 @@ async function look(browser) {
   await until("all is up again", async () => (await verdict(page)) === "up");
   await until("who did it is told", async () => /an operator drains a broker/.test(await page.textContent("#events")));
 
+  // What a broker was told on its own host, this host's lb cannot take back, and the page says who can.
+  run("exec", "broker1", "--", EVERMQ, "drain", "broker1");
+  await until("how that ends", async () => /evermq drain broker1 --undo/.test(await row(page, "broker1").textContent()));
+  assert.equal(await row(page, "broker1").getByRole("button").count(), 0);
+  run("exec", "broker1", "--", EVERMQ, "drain", "broker1", "--undo");
+  await until("it can be drained again", async () => (await row(page, "broker1").getByRole("button", { name: "Drain" }).count()) === 1);
+
   for (const shown of [desk, phone, reader]) assert.deepEqual(shown.wrong, []);
 }
 

@@ -181,7 +181,7 @@ function topology(overview) {
 
 const COLUMNS = ["Host", "State", "Clients", "In/s", "Out/s", "Lag", "Version", "Note", ""];
 
-function hosts(overview, drains) {
+function hosts(overview, { drains, host: server }) {
   const holders = new Set(overview.vips.flatMap((vip) => vip.holders));
   // What operators said of a broker, as the lbs know it.
   const said = new Map();
@@ -204,7 +204,11 @@ function hosts(overview, drains) {
       row.append(node("td", { "data-title": COLUMNS[index + 1], class: text ? "" : "blank" }, cell || ""));
     });
     const actions = node("td", { class: drains.includes(host.host) ? "actions" : "blank" });
-    if (drains.includes(host.host)) {
+    // What the broker was told itself, an lb cannot take back.
+    const elsewhere = host.readiness === "draining" && said.get(host.host) !== "drain" && host.host !== server;
+    if (drains.includes(host.host) && elsewhere) {
+      actions.append(node("span", { class: "note" }, `ends on its own page, or with: evermq drain ${host.host} --undo`));
+    } else if (drains.includes(host.host)) {
       const button = node("button", { type: "button" }, draining ? "Let it serve" : "Drain");
       button.disabled = state.busy.has(host.host);
       button.addEventListener("click", () => drain(host.host, draining ? "ready" : "drain"));
@@ -292,7 +296,7 @@ function show(answer) {
   byId("reasons").replaceChildren(...overview.reasons.map((reason) => node("li", {}, reason)));
   tiles(overview, answer.time_ms);
   topology(overview);
-  hosts(overview, answer.drains);
+  hosts(overview, answer);
   if (answer.transitions) events(answer.transitions);
   state.after = answer.last;
 }
