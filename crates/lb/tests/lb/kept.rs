@@ -7,6 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use evermq_daemon::control;
 use evermq_daemon::health::Health;
 use evermq_lb::state::State;
 use nix::errno::Errno;
@@ -70,6 +71,10 @@ impl Systemd {
         } else if text.contains("WATCHDOG=1") {
             self.signs_of_life += 1;
         }
+    }
+
+    fn has_only_listeners(&self) -> bool {
+        self.kept.iter().all(|(name, _)| name.starts_with("listen-"))
     }
 
     /// Lets go of what has hung up: systemd before 246 does so whatever it was told.
@@ -164,7 +169,7 @@ fn cluster_file(listen: &[SocketAddr], broker: &Broker) -> (PathBuf, PathBuf) {
 fn serves(control: &Path) {
     let request = serde_json::json!({ "request": "state" });
     eventually("serves", || {
-        let answer = evermq_daemon::control::request(control, &request, PATIENCE).ok()?;
+        let answer = control::request(control, &request, PATIENCE).ok()?;
         let state: State = serde_json::from_value(answer).unwrap();
         (state.health == Health::Up).then_some(())
     });
@@ -223,8 +228,33 @@ fn one_address() -> (Broker, SocketAddr, PathBuf, PathBuf) {
     (broker, address, file, control)
 }
 
+/// An lb that systemd has started, with a broker behind it.
+struct Scene {
+    _broker: Broker,
+    address: SocketAddr,
+    file: PathBuf,
+    control: PathBuf,
+    systemd: Systemd,
+    first: Process,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let (broker, address, file, control) = one_address();
+        let mut systemd = Systemd::new(&address.port().to_string());
+        let first = Process(systemd.start(&file));
+        serves(&control);
+        systemd.turn();
+        Self { _broker: broker, address, file, control, systemd, first }
+    }
+}
+
+fn ask_to_bequeath(control: &Path) -> Result<serde_json::Value, control::ControlError> {
+    control::request(control, &serde_json::json!({ "request": "bequeath" }), PATIENCE)
+}
+
 fn bequeath(control: &Path) -> serde_json::Value {
-    evermq_daemon::control::request(control, &serde_json::json!({ "request": "bequeath" }), PATIENCE).unwrap()
+    ask_to_bequeath(control).unwrap()
 }
 
 /// Its next word.
@@ -237,11 +267,7 @@ fn next_health(watcher: &mut impl std::io::BufRead) -> Health {
 
 #[test]
 fn a_restart_ends_no_connection_and_nobody_who_watches_the_health_notices() {
-    let (_broker, address, file, control) = one_address();
-    let mut systemd = Systemd::new(&address.port().to_string());
-    let mut first = Process(systemd.start(&file));
-    serves(&control);
-    systemd.turn();
+    let Scene { _broker, address, file, control, mut systemd, mut first } = Scene::new();
     // More than go into one batch, and than one message takes descriptors of.
     let mut clients: Vec<TcpStream> = (0..300).map(|_| harness::connect(address).unwrap()).collect();
     clients.iter_mut().for_each(ping);
@@ -271,7 +297,7 @@ fn a_restart_ends_no_connection_and_nobody_who_watches_the_health_notices() {
     assert_eq!(next_health(&mut watcher), Health::Up);
     eventually("nothing of it is left with systemd", || {
         systemd.turn();
-        systemd.kept.iter().all(|(name, _)| name.starts_with("listen-")).then_some(())
+        systemd.has_only_listeners().then_some(())
     });
 
     // Of a process that is killed later there is nothing to be found.
@@ -284,17 +310,12 @@ fn a_restart_ends_no_connection_and_nobody_who_watches_the_health_notices() {
 
 #[test]
 fn what_was_left_for_a_program_that_cannot_start_ends() {
-    let (_broker, address, file, control) = one_address();
-    let mut systemd = Systemd::new(&address.port().to_string());
-    let mut first = Process(systemd.start(&file));
-    serves(&control);
-    systemd.turn();
+    let Scene { _broker, address, file, control, mut systemd, mut first } = Scene::new();
     let mut client = harness::connect(address).unwrap();
     ping(&mut client);
     let good = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, "no such file\n").unwrap();
-    let refused = evermq_daemon::control::request(&control, &serde_json::json!({ "request": "bequeath" }), PATIENCE);
-    let refused = refused.unwrap_err().to_string();
+    let refused = ask_to_bequeath(&control).unwrap_err().to_string();
     assert!(refused.contains("refuses"), "{refused}");
     ping(&mut client);
 
@@ -307,18 +328,14 @@ fn what_was_left_for_a_program_that_cannot_start_ends() {
     let mut second = Process(systemd.start(&file));
     second.wait();
     systemd.turn();
-    assert!(systemd.kept.iter().all(|(name, _)| name.starts_with("listen-")), "{:?}", systemd.kept);
+    assert!(systemd.has_only_listeners(), "{:?}", systemd.kept);
     is_closed(&mut client);
 }
 
 /// A client whose connection was mixed up with another one's would get that one's answers.
 #[test]
 fn what_is_not_whole_is_not_used() {
-    let (_broker, address, file, control) = one_address();
-    let mut systemd = Systemd::new(&address.port().to_string());
-    let mut first = Process(systemd.start(&file));
-    serves(&control);
-    systemd.turn();
+    let Scene { _broker, address, file, control, mut systemd, mut first } = Scene::new();
     let mut client = harness::connect(address).unwrap();
     ping(&mut client);
     bequeath(&control);
@@ -332,7 +349,7 @@ fn what_is_not_whole_is_not_used() {
     ping(&mut harness::connect(address).unwrap());
     eventually("nothing of it is left with systemd", || {
         systemd.turn();
-        systemd.kept.iter().all(|(name, _)| name.starts_with("listen-")).then_some(())
+        systemd.has_only_listeners().then_some(())
     });
 }
 
@@ -360,8 +377,7 @@ fn without_systemd_nothing_is_left_and_the_process_goes_on() {
     serves(&control);
     let mut client = harness::connect(address).unwrap();
     ping(&mut client);
-    let refused = evermq_daemon::control::request(&control, &serde_json::json!({ "request": "bequeath" }), PATIENCE);
-    assert!(refused.unwrap_err().to_string().contains("systemd"));
+    assert!(ask_to_bequeath(&control).unwrap_err().to_string().contains("systemd"));
     ping(&mut client);
     ping(&mut harness::connect(address).unwrap());
 }
