@@ -176,7 +176,7 @@ impl Service {
                 json!({ "program": PROGRAM, "host": host, "listen": listen, "programs": sampler.conditions() })
             }),
             health,
-            requests: Arc::new(move |name, _| (name == "reload").then(|| control::pass_on("evermq-admin", &ask, Some))),
+            requests: Arc::new(move |name, _| (name == "reload").then(|| control::pass_on(PROGRAM, &ask, Some))),
         }
     }
 

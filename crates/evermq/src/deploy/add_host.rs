@@ -28,7 +28,7 @@ pub(super) fn add_host(args: &DeployArgs, name: &HostName, address: Ipv4Addr) ->
     let cluster = evermq_config::parse(path, &text)?.cluster;
     let host = cluster.host(name).map(|host| cluster.tls.for_host(&host.name));
     let tls = args.tls.clone().or_else(|| host.and_then(|files| files.cert.parent().map(Path::to_owned)));
-    if args.dry_run {
+    if args.how.dry_run {
         output::print(&format!("{} gets {name}, {address}\n", path.display()))?;
         return Ok(());
     }

@@ -32,12 +32,8 @@ pub struct DeployArgs {
     /// Restart what runs already, one host after the other: for settings that a reload does not take over
     #[arg(long)]
     pub(super) restart: bool,
-    /// Clients that a broker sends away in a second before it is restarted [default: as `evermq drain` has it]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(super) drain_rate: Option<u32>,
-    /// Say what would be done, and do nothing
-    #[arg(long)]
-    pub(super) dry_run: bool,
+    #[command(flatten)]
+    pub(super) how: HowArgs,
     /// Send no message through the VIP at the end
     #[arg(long)]
     pub(super) no_verify: bool,
@@ -56,14 +52,21 @@ pub struct DeployArgs {
 pub struct RollbackArgs {
     #[command(flatten)]
     pub(super) config: ConfigFile,
+    #[command(flatten)]
+    pub(super) how: HowArgs,
+    #[command(flatten)]
+    pub(super) remote: RemoteArgs,
+}
+
+/// How all hosts are changed, to another version or back.
+#[derive(Debug, Args)]
+pub(super) struct HowArgs {
     /// Clients that a broker sends away in a second before it is restarted [default: as `evermq drain` has it]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) drain_rate: Option<u32>,
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub(super) dry_run: bool,
-    #[command(flatten)]
-    pub(super) remote: RemoteArgs,
 }
 
 /// `evermq install`

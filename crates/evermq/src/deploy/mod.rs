@@ -61,8 +61,8 @@ pub fn run(args: &DeployArgs) -> Result<ExitCode, CommandError> {
     let packages = args.packages.as_deref().map(packages_in).transpose()?;
     let ssh = Ssh::new(&args.remote)?;
     let client = client_of(args, &sources, ssh.directory());
-    let job = Job { way: Way::Ssh(ssh), sources: &sources, packages, dry_run: args.dry_run };
-    let options = Options { restart: args.restart, rollback: false, drain_rate: args.drain_rate };
+    let job = Job { way: Way::Ssh(ssh), sources: &sources, packages, dry_run: args.how.dry_run };
+    let options = Options { restart: args.restart, rollback: false, drain_rate: args.how.drain_rate };
     let hosts: Vec<&Host> = sources.cluster().hosts.iter().collect();
     if !job.run(&hosts, options)? || args.no_verify {
         return Ok(ExitCode::SUCCESS);
@@ -85,9 +85,10 @@ pub fn run(args: &DeployArgs) -> Result<ExitCode, CommandError> {
 /// See [`DeployError`].
 pub fn run_rollback(args: &RollbackArgs) -> Result<ExitCode, CommandError> {
     let sources = Sources::load(args.config.path(), None)?;
-    let job = Job { way: Way::Ssh(Ssh::new(&args.remote)?), sources: &sources, packages: None, dry_run: args.dry_run };
+    let job =
+        Job { way: Way::Ssh(Ssh::new(&args.remote)?), sources: &sources, packages: None, dry_run: args.how.dry_run };
     let hosts: Vec<&Host> = sources.cluster().hosts.iter().collect();
-    job.run(&hosts, Options { restart: false, rollback: true, drain_rate: args.drain_rate })?;
+    job.run(&hosts, Options { restart: false, rollback: true, drain_rate: args.how.drain_rate })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -122,7 +123,7 @@ fn client_of(args: &DeployArgs, sources: &Sources, directory: &Path) -> Option<C
     let tls = args.tls.clone().or_else(|| ca.parent().map(Path::to_owned))?;
     match (&args.client_cert, &args.client_key) {
         (Some(cert), Some(key)) => Some(Client { ca: tls.join("ca.crt"), cert: cert.clone(), key: key.clone() }),
-        _ if args.no_verify || args.dry_run => None,
+        _ if args.no_verify || args.how.dry_run => None,
         _ => Client::for_once(&tls, directory).ok(),
     }
 }
